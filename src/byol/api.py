@@ -1,0 +1,539 @@
+"""What the commands do, as functions: pretrain, evaluate, embed, load_encoder."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from byol import recipes, report
+from byol.config import FREE, Config, check, to_dict, with_options
+from byol.data import statistics
+from byol.data.files import FileLoader
+from byol.data.loader import CropSpec, ResidentLoader
+from byol.data.source import Source, Splits, Subset, open_splits
+from byol.engine import device as devices
+from byol.engine.fit import Loader, fit, make_views
+from byol.engine.runfolder import RunFolder
+from byol.errors import UserError
+from byol.learner import Byol
+from byol.monitor import Held, Monitor
+from byol.networks.convnet import init_official_
+from byol.networks.external import Encoder, build_encoder, read_encoder, save_encoder
+from byol.networks.heads import mlp
+from byol.networks.norm import DebiasedBatchNorm
+from byol.tasks import features as extraction
+from byol.tasks.knn import knn, knn_pixels
+from byol.tasks.linear import EpochFeatures, linear
+from byol.viewspec import PRESETS, ViewSpec
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RESIDENT_BYTES = 4e9  # same-size sets up to here are kept decoded in memory
+LIVE_BYTES = 3e8  # of images that the monitor keeps
+LIVE_BANK, LIVE_QUERIES = 5000, 2000  # at most, while training; the final numbers take all
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of a run, opened and split."""
+
+    train: Source  # what is pretrained on
+    bank: Source  # labelled neighbours and probe training
+    queries: Source  # what is measured on
+    classes: int  # 0 without labels
+    choice: str  # one sentence saying which is which
+
+
+def pretrain(
+    data: Any = None,
+    out: str | Path = "runs/byol",
+    recipe: str | None = None,
+    model: str | nn.Module | None = None,
+    mode: str = "auto",
+    **overrides: Any,
+) -> dict[str, Any]:
+    """Train an encoder with BYOL and measure it; the command `byol pretrain`.
+
+    data: a path or object that byol.data.source.open_source takes; None for the drawn textures.
+    out: the run folder. Started again with the same arguments, a run goes on where it stopped.
+    model: an encoder's name, or an nn.Module of your own, images (B, C, S, S) to (B, D).
+    mode: "auto" (a live bar on a terminal), "plain" or "quiet".
+    overrides: any option of byol.config, by its flat name (epochs=100, view1_blur=0.5, ...).
+
+    Returns what result.json holds. Raises UserError for what cannot work, and
+    byol.engine.fit.Interrupted after saving when stopped by a signal.
+    """
+    module = model if isinstance(model, nn.Module) else None
+    if model is not None:
+        overrides["model"] = "custom" if module is not None else model
+    say = (lambda line: None) if mode == "quiet" else (lambda line: print(line, flush=True))
+    splits = open_splits(data, overrides.get("eval_data"), overrides.get("split"))
+    config, reasons = resolve(splits.train, data, recipe, overrides)
+    prepared = prepare(splits, config)
+    check(config)
+    with RunFolder(Path(out)) as folder:
+        saved = {**to_dict(config), "source": _source_name(data)}
+        folder.match_config(saved, ignore=FREE)
+        folder.write_json("environment.json", devices.environment())
+        for sentence in (*reasons, prepared.choice, f"writing to {folder.root}"):
+            say(sentence)
+        return _run(config, prepared, folder, module, mode, say)
+
+
+def _source_name(data: Any) -> str:
+    if data is None:
+        return "textures"
+    return str(data) if isinstance(data, (str, Path)) else type(data).__name__
+
+
+def resolve(
+    source: Source, data: Any, recipe: str | None, overrides: Mapping[str, Any]
+) -> tuple[Config, list[str]]:
+    """The complete configuration for a source, and sentences that give the reasons."""
+    measured = statistics.measure(source)
+    reasons = []
+    if recipe is None:
+        small = max(measured.height_median, measured.width_median) <= 64
+        recipe = "demo" if data is None else "small-32" if small else "photos-224"
+        if data is not None:
+            reasons.append(
+                f"recipe {recipe}, as images are about {measured.width_median:.0f} x "
+                f"{measured.height_median:.0f} pixels (--recipe chooses another)"
+            )
+    overrides = dict(overrides)
+    preset = overrides.pop("preset", None)
+    given = {key: overrides.get(key) for key in ("epochs", "batch_size", "optimizer")}
+    numbers = with_options(Config(), {k: v for k, v in given.items() if v is not None}).optim
+    asked = {k: getattr(numbers, k) for k, v in given.items() if v is not None}
+    config, reason = recipes.build(recipe, len(source), **asked)
+    if reason:
+        reasons.append(reason)
+    config = with_options(config, _from_data(measured, config.data.image_size))
+    if preset is not None:
+        view1, view2 = views_of(preset)
+        config = replace(config, view1=view1, view2=view2)
+    config = with_options(config, overrides)
+    if config.data.channels != 3:
+        reasons.append(
+            f"images have {config.data.channels} channel(s): saturation, hue and grey need RGB and "
+            "are left out"
+        )
+    if config.optim.batch_size > len(source):
+        reasons.append(
+            f"batch {config.optim.batch_size} is larger than the {len(source)} images: an image "
+            "appears more than once in a batch, with other views"
+        )
+    total, _ = config.steps(len(source))
+    if total < 1:
+        raise UserError(
+            f"{config.optim.epochs:g} epochs of {len(source)} images make no step of "
+            f"{config.optim.batch_size}: raise --epochs or lower --batch-size"
+        )
+    return config, reasons
+
+
+def views_of(preset: str) -> tuple[ViewSpec, ViewSpec]:
+    """The two views of a preset. Raises UserError for an unknown name."""
+    if preset not in PRESETS:
+        raise UserError(f"there is no preset {preset!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[preset]
+
+
+def _from_data(measured: statistics.Statistics, image_size: int) -> dict[str, Any]:
+    """Channel count, value range and normalisation: ImageNet's for 8-bit RGB, else measured."""
+    is_photograph = measured.channels == 3 and measured.value_range == (0, 255)
+    return {
+        "channels": measured.channels,
+        "value_range": measured.value_range,
+        "mean": IMAGENET_MEAN if is_photograph else measured.mean,
+        "std": IMAGENET_STD if is_photograph else measured.std,
+    }
+
+
+def prepare(splits: Splits, config: Config) -> Prepared:
+    """Decide what is trained on and what is measured on."""
+    train, test, choice = splits.train, splits.test, splits.choice
+    if test is not None and test.labels is not None and train.labels is not None:
+        classes = int(max(train.labels.max(), test.labels.max())) + 1
+        return Prepared(train, train, test, classes, choice)
+    if train.labels is None or len(np.unique(train.labels)) < 2 or len(train) < 20:
+        return Prepared(train, train, test or train, 0, choice)
+    order = np.random.default_rng(config.train.seed).permutation(len(train))
+    tenth = max(len(train) // 10, 2)
+    queries, rest = Subset(train, np.sort(order[:tenth])), Subset(train, np.sort(order[tenth:]))
+    seen = "is kept away from pretraining" if config.data.hold_out else "is pretrained on too"
+    choice = f"{choice}; a tenth ({tenth} images) keeps its labels for measuring and {seen}"
+    classes = int(train.labels.max()) + 1
+    return Prepared(rest if config.data.hold_out else train, rest, queries, classes, choice)
+
+
+def build_learner(config: Config, module: nn.Module | None = None) -> Byol:
+    """The two networks of a configuration, freshly initialised from its seed."""
+    torch.manual_seed(config.train.seed)
+    network, data = config.network, config.data
+    norm = DebiasedBatchNorm if network.reference else nn.BatchNorm1d
+    if network.norm == "group":
+        norm = nn.LayerNorm
+
+    def head(d_in: int, depth: int) -> nn.Module:
+        module = mlp(d_in, network.hidden_size, network.projection_size, depth, norm)
+        if network.reference:
+            init_official_(module)
+        return module
+
+    def branch(given: nn.Module | None) -> tuple[Encoder, nn.Module]:
+        backbone = given or build_encoder(
+            network.model,
+            in_chans=int(data.channels or 3),
+            stem=network.stem,
+            reference=network.reference,
+            zero_gamma=network.zero_gamma,
+            image_size=data.image_size,
+            norm=network.norm,
+        )
+        known = isinstance(getattr(backbone, "num_features", None), int)
+        size = None if known else data.image_size
+        encoder = Encoder(backbone, data.mean or (), data.std or (), size)
+        return encoder, head(int(encoder.num_features), network.projector_depth)
+
+    encoder, projector = branch(module)
+    predictor = head(network.projection_size, network.predictor_depth)
+    independent = network.independent_target and module is None
+    target = branch(None) if independent else (None, None)
+    return Byol(encoder, projector, predictor, *target)
+
+
+def build_loader(config: Config, source: Source, device: torch.device) -> Loader:
+    """Resident for same-size sets that fit in memory, workers for everything else."""
+    data = config.data
+    measured = statistics.measure(source)
+    crops = (_crop(config.view1), _crop(config.view2))
+    values = data.value_range or (0, 255)
+    channels = int(data.channels or 3)
+    if measured.same_size and measured.bytes_decoded_total_estimate < RESIDENT_BYTES:
+        height, width = int(measured.height_median), int(measured.width_median)
+        if height == width:
+            held = extraction.hold(source, height, channels, values, workers(config))
+            return ResidentLoader(
+                held.images.to(device),
+                held.labels.to(device),
+                size=data.image_size,
+                crops=crops,
+                batch_size=config.optim.batch_size,
+                seed=config.train.seed,
+                rule=data.crop_rule,
+                antialias=data.antialias,
+            )
+    return FileLoader(
+        source,
+        channels=channels,
+        value_range=values,
+        size=data.image_size,
+        crops=crops,
+        batch_size=config.optim.batch_size,
+        seed=config.train.seed,
+        workers=workers(config),
+        rule=data.crop_rule,
+        antialias=data.antialias,
+        bad_share=data.bad_share,
+    )
+
+
+def _crop(view: ViewSpec) -> CropSpec:
+    return CropSpec(
+        (view.crop_area_min, view.crop_area_max), (view.crop_ratio_min, view.crop_ratio_max)
+    )
+
+
+def workers(config: Config) -> int:
+    """Processes that read files: as asked, else one a core but one, 8 at most."""
+    if config.data.workers is not None:
+        return config.data.workers
+    return min(8, max(1, devices.cores() - 1))
+
+
+def _run(
+    config: Config,
+    prepared: Prepared,
+    folder: RunFolder,
+    module: nn.Module | None,
+    mode: str,
+    say: Any,
+) -> dict[str, Any]:
+    """Train, then measure: everything between an open run folder and result.json."""
+    started = time.monotonic()
+    device = devices.pick_device(config.train.device)
+    precision = "fp32" if config.network.reference else config.train.precision
+    precision = devices.pick_precision(device, precision)
+    devices.make_deterministic(config.train.deterministic)
+    learner = build_learner(config, module).to(device, memory_format=torch.channels_last)
+    loader = build_loader(config, prepared.train, device)
+    monitor = build_monitor(config, prepared, learner, device)
+    first = next(loader.batches(0, 1))
+    report.contact_sheet(make_views(config, first, torch.device("cpu")), folder.root / "views.png")
+
+    def keep(learner: Byol) -> None:
+        save_encoder(folder.root / "encoder", learner.encoder, describe(config))
+        if loader.bad:
+            folder.write_text("bad_files.txt", "\n".join(loader.bad) + "\n")
+
+    numbers, verdict = fit(
+        config,
+        learner,
+        loader,
+        monitor,
+        folder,
+        len(prepared.train),
+        device,
+        precision,
+        mode,
+        keep,
+    )
+    keep(learner)
+    result: dict[str, Any] = {
+        "collapse": {"verdict": verdict.verdict, "reason": verdict.reason},
+        "monitor": numbers,
+        "bad_files": len(loader.bad),
+    }
+    say(f"{verdict.verdict}: {verdict.reason}")
+    if prepared.classes:
+        untrained = build_learner(config, module).encoder
+        result |= compare(config, prepared, learner.encoder, untrained, device, precision, say)
+    result["seconds"] = round(time.monotonic() - started, 1)
+    folder.write_json("result.json", result)
+    report.curves(folder.root)
+    return result
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """What encoder.json says besides the weights' own facts."""
+    network, data = config.network, config.data
+    return {
+        "model": network.model,
+        "in_chans": data.channels,
+        "stem": network.stem,
+        "reference": network.reference,
+        "zero_gamma": network.zero_gamma,
+        "norm": network.norm,
+        "image_size": data.image_size,
+        "value_range": list(data.value_range or (0, 255)),
+    }
+
+
+def build_monitor(
+    config: Config, prepared: Prepared, learner: Byol, device: torch.device
+) -> Monitor:
+    """A monitor on as many held images as LIVE_BYTES allow."""
+    data = config.data
+    bytes_each = int(data.channels or 3) * data.image_size**2
+    most = max(64, int(LIVE_BYTES / bytes_each) // 2)
+
+    def held(source: Source, limit: int, stream: int) -> Held:
+        order = np.random.default_rng((config.train.seed, stream)).permutation(len(source))
+        at = np.sort(order[: min(limit, most)]).tolist()
+        values, channels = data.value_range or (0, 255), int(data.channels or 3)
+        return extraction.hold(source, data.image_size, channels, values, workers(config), at)
+
+    queries = held(prepared.queries, LIVE_QUERIES, 1)
+    bank = held(prepared.bank, LIVE_BANK, 2) if prepared.classes else queries
+    features = learner.encoder.num_features
+    return Monitor(
+        bank,
+        queries,
+        prepared.classes,
+        int(features),  # type: ignore[arg-type]
+        device,
+        config.train.knn_k,
+        config.train.knn_temperature,
+    )
+
+
+def compare(
+    config: Config,
+    prepared: Prepared,
+    trained: nn.Module,
+    untrained: nn.Module,
+    device: torch.device,
+    precision: str,
+    say: Any,
+) -> dict[str, dict[str, float]]:
+    """kNN and linear accuracy in percent of the trained encoder, the untrained one and raw pixels.
+
+    The untrained encoder's batch norms take the data's statistics first: a fairer opponent.
+    """
+    data, train = config.data, config.train
+
+    def stream(source: Source) -> Any:
+        values, channels = data.value_range or (0, 255), int(data.channels or 3)
+        return extraction.stream(source, data.image_size, channels, values, workers(config))
+
+    extraction.calibrate(untrained, stream(prepared.bank))
+    untrained = untrained.to(device, memory_format=torch.channels_last)
+    rows: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, encoder in (("trained", trained), ("untrained", untrained)):
+        bank, bank_labels = extraction.features(encoder, stream(prepared.bank), device, precision)
+        queries, labels = extraction.features(encoder, stream(prepared.queries), device, precision)
+        rows[name] = (bank, queries)
+    pixels = (extraction.pixels(stream(s)).to(device) for s in (prepared.bank, prepared.queries))
+    rows["raw_pixels"] = (next(pixels), next(pixels))
+    result: dict[str, dict[str, float]] = {"knn": {}, "linear": {}}
+    for name, (bank, queries) in rows.items():
+        neighbours = (train.knn_k, train.knn_temperature)
+        vote = knn_pixels if name == "raw_pixels" else _top1
+        result["knn"][name] = vote(
+            bank, bank_labels, queries, labels, prepared.classes, *neighbours
+        )
+        if train.final_linear:
+            probe = linear(_cached(bank), bank_labels, queries, labels, prepared.classes)
+            result["linear"][name] = probe["top1"]
+    for kind, title in (("knn", f"kNN (k = {train.knn_k})"), ("linear", "linear probe")):
+        if result[kind]:
+            values = "   ".join(f"{n.replace('_', ' ')} {v:.1f} %" for n, v in result[kind].items())
+            say(f"{title}: {values}")
+    return result
+
+
+def _top1(*arguments: Any) -> float:
+    return knn(*arguments)["top1"]
+
+
+def _cached(rows: Tensor) -> EpochFeatures:
+    return lambda epoch: rows
+
+
+def load_encoder(run_or_file: str | Path, encoder: nn.Module | None = None) -> nn.Module:
+    """The trained encoder of a run folder or a .safetensors file, in evaluation mode.
+
+    It maps images (B, C, S, S) in [0, 1] to features (B, D) and normalises inside. `encoder` gives
+    the module where the run trained one of the user's own. Raises UserError if anything is
+    missing, surplus or damaged.
+    """
+    return read_encoder(run_or_file, encoder)
+
+
+def embed(
+    run: str | Path,
+    data: Any = None,
+    out: str | Path | None = None,
+    encoder: nn.Module | None = None,
+    device: str = "auto",
+    split: str | None = None,
+    workers: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features (N, D) float32 and labels (N,) int64 (-1 without) of all images of `data`.
+
+    `out` also writes them: .npz (features, labels, locations) or .parquet (one row an image).
+    """
+    path = Path(out) if out is not None else None
+    if path is not None and path.suffix not in (".npz", ".parquet"):
+        raise UserError(
+            f"{path} ends in {path.suffix!r}; embeddings are written as .npz or .parquet"
+        )
+    network, description = read_encoder(run, encoder), _description(run)
+    splits = open_splits(data, None, split)
+    source = splits.train
+    chosen = devices.pick_device(device)
+    network.to(chosen)
+    batches = extraction.stream(source, *_geometry(description), workers)
+    rows, labels = extraction.features(network, batches, chosen)
+    features, numbers = rows.cpu().numpy(), labels.cpu().numpy()
+    if path is not None:
+        report.write_embeddings(
+            path, features, numbers, [source.locate(i) for i in range(len(source))]
+        )
+    return features, numbers
+
+
+def _geometry(description: Mapping[str, Any]) -> tuple[int, int, tuple[float, float]]:
+    low, high = description.get("value_range", (0, 255))
+    return int(description["image_size"]), int(description["in_chans"]), (low, high)
+
+
+def _description(run: str | Path) -> dict[str, Any]:
+    from byol.networks.external import read_description
+
+    return read_description(run)
+
+
+def evaluate(
+    protocol: str,
+    run: str | Path,
+    data: Any = None,
+    eval_data: Any = None,
+    encoder: nn.Module | None = None,
+    device: str = "auto",
+    workers: int = 0,
+    k: int = 20,
+    temperature: float = 0.07,
+    epochs: int = 80,
+    batch_size: int | None = None,
+    augment: bool = False,
+    seed: int = 0,
+    say: Any = print,
+) -> dict[str, float]:
+    """`byol evaluate knn|linear`: top1 and top5 in percent of a frozen encoder on labelled data.
+
+    data's train split (or all of it) is bank or training set; its val or test split, eval_data, or
+    else a tenth is measured. `augment` trains the linear classifier on random crops and flips, as
+    the paper does, at the cost of one extraction an epoch.
+    """
+    network, description = read_encoder(run, encoder), _description(run)
+    chosen = devices.pick_device(device)
+    network.to(chosen)
+    splits = open_splits(data, eval_data, None)
+    prepared = prepare(splits, replace(Config(), train=replace(Config().train, seed=seed)))
+    if not prepared.classes:
+        raise UserError(
+            f"{_source_name(data)} has no labels to evaluate on: give class sub-folders, labelled "
+            "Parquet or tar shards, or arrays with labels"
+        )
+    say(prepared.choice)
+    geometry = _geometry(description)
+    bank, bank_labels = extraction.features(
+        network, extraction.stream(prepared.bank, *geometry, workers), chosen
+    )
+    queries, labels = extraction.features(
+        network, extraction.stream(prepared.queries, *geometry, workers), chosen
+    )
+    if protocol == "knn":
+        result = knn(bank, bank_labels, queries, labels, prepared.classes, k, temperature)
+    else:
+        train = _cached(bank)
+        if augment:
+            train = extraction.augmented(network, prepared.bank, *geometry, chosen, workers, seed)
+        result = linear(
+            train,
+            bank_labels,
+            queries,
+            labels,
+            prepared.classes,
+            epochs,
+            batch_size,
+            seed=seed,
+            progress=say,
+        )
+    say(f"{protocol}: top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %")
+    return result
+
+
+def show_views(
+    data: Any = None,
+    preset: str = "natural",
+    image_size: int | None = None,
+    out: str | Path = "views.png",
+    seed: int = 0,
+) -> str:
+    """A contact sheet of both views of the first images under a preset; says what it shows."""
+    source = open_splits(data, None, None).train
+    options: dict[str, Any] = {"preset": preset, "seed": seed, "workers": 0, "batch_size": 16}
+    config, _ = resolve(source, data, None, {**options, "epochs": 100})
+    if image_size is not None:
+        config = with_options(config, {"image_size": image_size})
+    loader = build_loader(config, source, torch.device("cpu"))
+    batch = next(loader.batches(0, 1))
+    report.contact_sheet(make_views(config, batch, torch.device("cpu")), Path(out))
+    return f"{out}: both views of {len(batch.index)} images under the preset {preset}"

@@ -1,0 +1,225 @@
+"""The command line: flags made from the configuration's types, each command a call of byol.api.
+
+argparse rather than a parser that reads signatures: help must appear before torch is imported,
+show the common flags alone, and every mistake must be one sentence. Heavy imports are inside the
+commands.
+"""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from byol import __version__
+from byol.config import GROUPS, options
+from byol.errors import UserError
+from byol.viewspec import PRESETS
+
+_TITLES = {
+    "optim": "how long and how fast",
+    "network": "the networks",
+    "data": "the images",
+    "train": "the machine, and what is written when",
+    "view1": "view 1",
+    "view2": "view 2",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that answers a mistake with one sentence and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        known = [s for action in self._actions for s in action.option_strings]
+        wrong = [word for word in message.split() if word.startswith("--")]
+        near = difflib.get_close_matches(wrong[0].split("=")[0], known, 2) if wrong else []
+        hint = f"; did you mean {' or '.join(near)}?" if near else f" (see {self.prog} --help)"
+        self.exit(2, f"{self.prog}: {message}{hint}\n")
+
+
+def _config_flags(parser: argparse.ArgumentParser, show_all: bool) -> None:
+    """One flag for every option of the configuration; the uncommon ones show in --help-all."""
+    groups = {name: parser.add_argument_group(_TITLES[name]) for name in GROUPS}
+    common = parser.add_argument_group("common options")
+    for name, group, option, kind in options():
+        is_common = option.metadata.get("common", False)
+        home = common if is_common and not show_all else groups[group]
+        text = option.metadata["help"].replace("%", "%%")
+        extra: dict[str, Any] = {"nargs": "?", "const": "true"} if kind is bool else {}
+        home.add_argument(
+            "--" + name.replace("_", "-"),
+            metavar="" if kind is bool else _metavar(kind),
+            default=argparse.SUPPRESS,
+            help=text if is_common or show_all else argparse.SUPPRESS,
+            **extra,
+        )
+
+
+def _metavar(kind: Any) -> str:
+    return {int: "N", float: "X"}.get(kind, "...")
+
+
+def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = _Parser("byol", description="Learn image features without labels (BYOL).")
+    parser.add_argument("--version", action="version", version=f"byol {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    commands.required = True
+    data_help = "folder, list, tar, Parquet, .npy/.npz, or: textures, digits (default: textures)"
+
+    def command(name: str, help: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=help, description=help, allow_abbrev=False)
+
+    pretrain = command("pretrain", "train an encoder on images, and say whether it learned")
+    pretrain.add_argument("data", nargs="?", metavar="DATA", help=data_help)
+    pretrain.add_argument(
+        "--out", default="runs/byol", metavar="DIR", help="run folder (runs/byol)"
+    )
+    pretrain.add_argument("--recipe", metavar="NAME", help="starting point (see byol recipes)")
+    pretrain.add_argument("--preset", metavar="NAME", help=f"views for: {', '.join(PRESETS)}")
+    pretrain.add_argument("--quiet", action="store_true", help="print warnings and errors alone")
+    pretrain.add_argument("--help-all", action="store_true", help="every option, grouped")
+    _config_flags(pretrain, show_all)
+
+    evaluate = command("evaluate", "measure a trained encoder on labelled images")
+    evaluate.add_argument("protocol", choices=["knn", "linear"], help="how to measure")
+    _run_and_data(evaluate, data_help)
+    evaluate.add_argument("--eval-data", metavar="DATA", help="images to measure on")
+    evaluate.add_argument("--k", type=int, default=20, help="kNN: neighbours that vote (20)")
+    evaluate.add_argument(
+        "--temperature", type=float, default=0.07, help="kNN: votes are exp(cosine / this) (0.07)"
+    )
+    evaluate.add_argument("--epochs", type=int, default=80, help="linear: passes (80)")
+    evaluate.add_argument("--batch-size", type=int, help="linear: images a step (1024 or 256)")
+    evaluate.add_argument(
+        "--augment", action="store_true", help="linear: train on random crops and flips"
+    )
+    evaluate.add_argument("--seed", type=int, default=0, help="linear: seed of the held-out tenth")
+
+    embed = command("embed", "write the features of images")
+    _run_and_data(embed, data_help)
+    embed.add_argument("--out", required=True, metavar="FILE", help="features.npz or .parquet")
+    embed.add_argument("--split", metavar="NAME", help="which split of the data (train)")
+
+    views = command("views", "show what the views of your images look like")
+    views.add_argument("data", nargs="?", metavar="DATA", help=data_help)
+    views.add_argument("--preset", default="natural", help=f"one of: {', '.join(PRESETS)}")
+    views.add_argument("--image-size", type=int, help="side of a view in pixels")
+    views.add_argument("--out", default="views.png", metavar="FILE", help="picture (views.png)")
+    views.add_argument("--seed", type=int, default=0, help="other draws")
+
+    command("doctor", "say what this machine offers and what is missing")
+    recipes = command("recipes", "list the recipes, or print one with all its values")
+    recipes.add_argument("name", nargs="?", help="print this one as config.yaml would hold it")
+    recipes.add_argument("--images", type=int, help="number of images the rule is asked for")
+    recipes.add_argument("--epochs", type=float, help="passes over them")
+    recipes.add_argument("--batch-size", type=int, help="images per step")
+    return parser
+
+
+def _run_and_data(parser: argparse.ArgumentParser, data_help: str) -> None:
+    parser.add_argument("run", metavar="RUN", help="run folder, or encoder.safetensors")
+    parser.add_argument("data", nargs="?", metavar="DATA", help=data_help)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read files (0)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 2 for a mistake of input, 130 when interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "--help-all" in words:
+        build_parser(show_all=True).parse_args([words[0], "--help"])
+    arguments = vars(build_parser().parse_args(words))
+    arguments.pop("help_all", None)
+    try:
+        _COMMANDS[arguments.pop("command")](**arguments)
+    except UserError as error:
+        print(f"byol: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("byol: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output (head, less) has left
+        sys.stderr.close()
+        return 0
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        print(
+            "byol: torch and torchvision are of different builds; byol doctor says what to install",
+            file=sys.stderr,
+        )
+        return 2
+    return 0
+
+
+def _pretrain(quiet: bool, **arguments: Any) -> None:
+    from byol.api import pretrain
+
+    pretrain(mode="quiet" if quiet else "auto", **arguments)
+
+
+def _evaluate(**arguments: Any) -> None:
+    from byol.api import evaluate
+
+    evaluate(**arguments)
+
+
+def _embed(**arguments: Any) -> None:
+    from byol.api import embed
+
+    features, _ = embed(**arguments)
+    print(f"{arguments['out']}: {features.shape[0]} images, {features.shape[1]} features each")
+
+
+def _views(**arguments: Any) -> None:
+    from byol.api import show_views
+
+    print(show_views(**arguments))
+
+
+def _doctor() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from byol.engine.device import doctor
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("what", "found", "verdict"):
+        table.add_column(title, overflow="fold")
+    for row in doctor():
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _recipes(
+    name: str | None, images: int | None, epochs: float | None, batch_size: int | None
+) -> None:
+    import inspect
+
+    import yaml
+
+    from byol import recipes
+    from byol.config import to_dict
+
+    number = images or recipes.IMAGENET_IMAGES
+    if name:
+        config, reason = recipes.build(name, number, epochs, batch_size)
+        if reason:
+            print(f"# {reason}")
+        print(yaml.safe_dump(to_dict(config), sort_keys=False), end="")
+        return
+    for key, (recipe, _) in recipes.RECIPES.items():
+        print(f"{key}\n    " + " ".join((inspect.getdoc(recipe) or "").split()))
+    for size in (400, 4_000, 50_000) if images is None else (images,):
+        print(f"rule: {recipes.rule(size, batch_size or 256, epochs or 100).reason}")
+
+
+_COMMANDS = {
+    "pretrain": _pretrain,
+    "evaluate": _evaluate,
+    "embed": _embed,
+    "views": _views,
+    "doctor": _doctor,
+    "recipes": _recipes,
+}

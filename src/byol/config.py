@@ -1,0 +1,281 @@
+"""The configuration of a run: typed, frozen, complete. The saved config.yaml is the whole of it.
+
+Field names are unique over all groups, so each is also a flag of the command line and a keyword
+of `byol.pretrain`; a view's fields carry the prefix `view1_` or `view2_` there. `help` is the
+flag's sentence, `common` puts it on the first page of --help.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, cast
+
+from byol.errors import UserError
+from byol.viewspec import T_PRIME, T, ViewSpec
+
+Optimizer = Literal["lars", "sgd", "adamw"]
+
+
+def _option(default: Any, help: str, common: bool = False) -> Any:
+    return field(default=default, metadata={"help": help, "common": common})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What the images are. The measured fields are filled in when a run begins."""
+
+    eval_data: str | None = _option(None, "labelled images to monitor and evaluate on", True)
+    split: str | None = _option(None, "which split of the data to train on (train)")
+    hold_out: bool = _option(
+        False, "keep the monitored tenth away from pretraining too, where data has no test split"
+    )
+    image_size: int = _option(224, "side of a view in pixels", True)
+    crop_rule: Literal["torchvision", "official"] = _option(
+        "torchvision", "random crops: ten attempts, or one attempt cut to the image (official)"
+    )
+    antialias: bool = _option(True, "antialias when shrinking (the official code does not)")
+    channels: int | None = _option(None, "channels of an image (measured)")
+    value_range: tuple[float, float] | None = _option(
+        None, "pixel values that become 0 and 1 (0 255 for 8 bits, else measured)"
+    )
+    mean: tuple[float, ...] | None = _option(None, "channel means in [0, 1] (ImageNet's for RGB)")
+    std: tuple[float, ...] | None = _option(None, "channel deviations (ImageNet's for RGB)")
+    bad_share: float = _option(0.1, "share of undecodable files above which the run ends")
+    workers: int | None = _option(None, "processes that read files (cores - 1 at most 8)", True)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Encoder, projector and predictor (paper section 3.3)."""
+
+    model: str = _option(
+        "resnet50", "encoder: convnet, resnet18..200, resnet50-2x, or timm's", True
+    )
+    stem: Literal["large", "small"] = _option(
+        "large", "ResNet stem: 7x7 stride 2 and pool, or 3x3 stride 1 for small images"
+    )
+    reference: bool = _option(
+        False, "official conventions: SAME padding, initialisation, norm averages, no autocast"
+    )
+    norm: Literal["batch", "group"] = _option(
+        "batch", "norm layers: batch norm, or group norm (layer norm in the heads)"
+    )
+    zero_gamma: bool = _option(
+        False, "start residual branches at 0 (released code) instead of 1 (the paper's results)"
+    )
+    hidden_size: int = _option(4096, "hidden units of projector and predictor")
+    projection_size: int = _option(256, "size of projections and predictions")
+    projector_depth: int = _option(2, "linear layers of the projector")
+    predictor_depth: int = _option(2, "linear layers of the predictor (0: none)")
+    independent_target: bool = _option(
+        True, "initialise the target by itself (official) instead of copying the online network"
+    )
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How long, how fast (paper section 3.3)."""
+
+    epochs: float = _option(100, "passes over the images", True)
+    batch_size: int = _option(256, "images per optimizer step, over all devices", True)
+    accumulation: int = _option(1, "pieces in which a batch is computed when memory is short")
+    optimizer: Optimizer = _option("lars", "lars, sgd or adamw")
+    base_lr: float = _option(0.3, "learning rate at batch size 256 (chosen by rule)", True)
+    warmup_epochs: float = _option(10, "passes over which the learning rate rises")
+    weight_decay: float = _option(1e-6, "weight decay, none on biases and norms")
+    momentum: float = _option(0.9, "momentum of LARS and SGD")
+    trust_coefficient: float = _option(1e-3, "LARS: share of a weight's norm that a step may move")
+    tau_base: float = _option(0.99, "decay of the target's moving average at step 0")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The machine and what is written when."""
+
+    seed: int = _option(0, "seed of weights, order, crops and views", True)
+    device: str = _option("auto", "auto, cpu, cuda, cuda:1 or mps", True)
+    precision: Literal["auto", "bf16", "fp32"] = _option(
+        "auto", "bf16 autocast where the hardware has it, or fp32", True
+    )
+    compile: bool = _option(False, "torch.compile the networks")
+    deterministic: bool = _option(False, "bit-identical repeats on CUDA, slower")
+    evaluations: int = _option(10, "times that the run is measured on its way")
+    final_linear: bool = _option(True, "train linear probes at the end")
+    knn_k: int = _option(20, "neighbours that vote")
+    knn_temperature: float = _option(0.07, "a neighbour's vote is exp(cosine / temperature)")
+    log_every: int = _option(10, "steps between lines of metrics.jsonl")
+    save_seconds: float = _option(120, "seconds between checkpoints")
+    stop_on_collapse: bool = _option(False, "end the run when the verdict is collapsed")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A complete run."""
+
+    recipe: str = _option("small-32", "starting point (see byol recipes)", True)
+    view1: ViewSpec = T
+    view2: ViewSpec = T_PRIME
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+
+    def steps(self, images: int) -> tuple[int, int]:
+        """Total and warm-up steps: floor(epochs images / batch size), as in the official code."""
+        per_epoch = images / self.optim.batch_size
+        total = int(self.optim.epochs * per_epoch)
+        return total, min(int(self.optim.warmup_epochs * per_epoch), total - 1)
+
+
+GROUPS: dict[str, type] = {
+    "optim": OptimConfig,
+    "network": NetworkConfig,
+    "data": DataConfig,
+    "train": TrainConfig,
+    "view1": ViewSpec,
+    "view2": ViewSpec,
+}
+# What a resumed run may change: none of it changes the numbers.
+FREE = {"workers", "log_every", "save_seconds", "final_linear", "stop_on_collapse"}
+
+
+def options() -> Iterator[tuple[str, str, dataclasses.Field[Any], Any]]:
+    """(flat name, group, field, type) of every option, in order."""
+    for group, kind in GROUPS.items():
+        hints = typing.get_type_hints(kind)
+        prefix = f"{group}_" if kind is ViewSpec else ""
+        for option in fields(kind):
+            yield prefix + option.name, group, option, hints[option.name]
+
+
+def with_options(config: Config, values: Mapping[str, Any]) -> Config:
+    """`config` with flat options replaced; texts are parsed by the option's type.
+
+    Raises UserError for an unknown name (with the nearest ones) or a value that does not fit.
+    """
+    known = {name: (group, option.name, kind) for name, group, option, kind in options()}
+    changes: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 3, 0.5) or sorted(known)[:5]
+            raise UserError(f"there is no option {name!r}; did you mean {' or '.join(near)}?")
+        group, attribute, kind = known[name]
+        changes.setdefault(group, {})[attribute] = parse(name, value, kind)
+    groups = {group: replace(getattr(config, group), **change) for group, change in changes.items()}
+    return replace(config, **groups)
+
+
+def parse(name: str, value: Any, kind: Any) -> Any:
+    """`value` (a text from the command line, or a Python value) as the type `kind`."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    try:
+        if origin is types.UnionType:  # X | None
+            if value is None or value == "none":
+                return None
+            return parse(name, value, arguments[0])
+        if origin is Literal:
+            if value not in arguments:
+                raise ValueError
+            return value
+        if origin is tuple:
+            parts = value.replace(",", " ").split() if isinstance(value, str) else value
+            return tuple(float(part) for part in parts)
+        if kind is bool:
+            return _truth(value)
+        if kind is int and isinstance(value, float) and not value.is_integer():
+            raise ValueError
+        return kind(value)
+    except (TypeError, ValueError):
+        allowed = " or ".join(map(str, arguments)) if origin is Literal else _words(kind)
+        raise UserError(f"{name} is {value!r}, which is not {allowed}") from None
+
+
+def _truth(value: Any) -> bool:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    text = str(value).lower()
+    if text not in words:
+        raise ValueError
+    return words[text]
+
+
+def _words(kind: Any) -> str:
+    if typing.get_origin(kind) is tuple:
+        return "a list of numbers"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    return names.get(kind, str(kind))
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested plain values, as written to config.yaml."""
+    plain = dataclasses.asdict(config)
+    return cast(dict[str, Any], _listed(plain))
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _listed(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def from_dict(plain: Mapping[str, Any]) -> Config:
+    """The inverse of to_dict. Raises UserError for unknown keys."""
+    config = Config(recipe=plain.get("recipe", Config.recipe))
+    values: dict[str, Any] = {}
+    for group, content in plain.items():
+        if group in GROUPS:
+            prefix = f"{group}_" if GROUPS[group] is ViewSpec else ""
+            values.update({prefix + key: value for key, value in content.items()})
+        elif group not in ("recipe", "source"):
+            raise UserError(f"config.yaml has a key {group!r} that this version does not know")
+    return with_options(config, values)
+
+
+def check(config: Config) -> None:
+    """Refuse what cannot work. Raises UserError with what to do instead."""
+    optim, network, data = config.optim, config.network, config.data
+    peak = optim.base_lr * optim.batch_size / 256
+    for name in ("epochs", "batch_size", "accumulation", "base_lr"):
+        if not getattr(optim, name) > 0:
+            raise UserError(f"{name} is {getattr(optim, name)}; it must be above 0")
+    if optim.optimizer == "adamw" and peak > 0.02:
+        raise UserError(
+            f"a learning rate of {peak:g} (base {optim.base_lr:g} at batch {optim.batch_size}) is "
+            "for LARS; AdamW takes 0.0001 to 0.02: use --base-lr 0.001 or --optimizer lars"
+        )
+    if optim.optimizer == "sgd" and peak > 2:
+        raise UserError(
+            f"a learning rate of {peak:g} is for LARS; SGD takes 0.01 to 2: use --base-lr 0.2 or "
+            "--optimizer lars"
+        )
+    if optim.batch_size < 2 * optim.accumulation or optim.batch_size % optim.accumulation:
+        raise UserError(
+            f"batch_size {optim.batch_size} does not split into {optim.accumulation} equal pieces "
+            "of 2 images or more: batch norm needs 2, and all pieces must be alike"
+        )
+    if not 0 <= optim.tau_base <= 1:
+        raise UserError(f"tau_base is {optim.tau_base}; it must be from 0 to 1")
+    if data.image_size < 8:
+        raise UserError(f"image_size is {data.image_size}; it must be 8 or more")
+    if network.projector_depth < 1:
+        raise UserError("projector_depth is 0; it must be 1 or more")
+    for name in ("view1", "view2"):
+        _check_view(name, getattr(config, name))
+
+
+def _check_view(name: str, view: ViewSpec) -> None:
+    gates = ("flip", "flip_vertical", "rotate", "jitter", "grey", "blur", "solarize")
+    for gate in gates:
+        if not 0 <= getattr(view, gate) <= 1:
+            raise UserError(f"{name}_{gate} is {getattr(view, gate)}; a probability is from 0 to 1")
+    if not 0 < view.crop_area_min <= view.crop_area_max <= 1:
+        raise UserError(
+            f"{name} crops areas from {view.crop_area_min} to {view.crop_area_max}; they must "
+            "rise and lie above 0 and at most at 1"
+        )
+    if not 0 < view.crop_ratio_min <= view.crop_ratio_max:
+        raise UserError(f"{name}'s crop ratios must be above 0 and rise")
+    if not 0 < view.blur_sigma_min <= view.blur_sigma_max:
+        raise UserError(f"{name}'s blur sigmas must be above 0 and rise")

@@ -1,0 +1,218 @@
+"""Encoded image files to pixel arrays (H, W, C), upright and with the channels that are asked for.
+
+JPEG goes through torchvision, 16-bit PNG too (Pillow would drop its lower byte), TIFF of unusual
+depth or channel count through tifffile, everything else through Pillow.
+"""
+
+import io
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+MAX_PIXELS = 178_956_970  # above it an image is taken for a decompression bomb, as Pillow does
+_ORIENTATION = 0x0112  # the EXIF and TIFF tag
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as in Pillow
+
+
+class DecodeError(ValueError):
+    """An image that cannot be used; the message is the reason."""
+
+
+class Pixels(NamedTuple):
+    """What a file holds before any conversion of its channels."""
+
+    array: np.ndarray  # (H, W, C) uint8, uint16 or float32
+    alpha: bool = False  # the last channel is an opacity, not a measurement
+
+
+def decode(
+    encoded: bytes | np.ndarray, channels: int | None = None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """An encoded file or a pixel array to (H, W, C), uint8, uint16 or float32, C-contiguous.
+
+    channels=None keeps what the file has (palette and CMYK become RGB). 1 and 3 are reached by
+    conversion: transparency over white, colour to grey by ITU-R 601, grey repeated. Any other
+    count must be the file's own. DecodeError says what is wrong with the image.
+    """
+    pixels = read_pixels(encoded, max_pixels)
+    return np.ascontiguousarray(_convert(pixels, channels))
+
+
+def read_pixels(encoded: bytes | np.ndarray, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Pixels upright, in the file's own channels and depth; DecodeError where there are none."""
+    if isinstance(encoded, np.ndarray):
+        return Pixels(_checked(encoded))
+    try:
+        with warnings.catch_warnings():  # a strange but readable file is no news
+            warnings.simplefilter("ignore")
+            pixels = _read_encoded(encoded, max_pixels)
+    except DecodeError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DecodeError("it is not an image in a known format") from error
+    except Exception as error:  # on damaged bytes the decoders raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if reason.startswith("decode_"):  # torchvision puts the place in its source before it
+            reason = reason.rsplit(", ", 1)[-1]
+        raise DecodeError(reason) from error
+    return Pixels(_checked(pixels.array), pixels.alpha)
+
+
+def from_pil(image: Image.Image) -> np.ndarray:
+    """A Pillow image to (H, W, C), upright, transparency over white."""
+    array, alpha = _pil_pixels(image)
+    return drop_alpha(array) if alpha else array
+
+
+def drop_alpha(array: np.ndarray) -> np.ndarray:
+    """(H, W, C + 1) with opacity last to (H, W, C) over white, in the same depth."""
+    full = 1.0 if array.dtype.kind == "f" else float(np.iinfo(array.dtype).max)
+    opacity = array[..., -1:] / full
+    over: np.ndarray = array[..., :-1] * opacity + full * (1 - opacity)
+    return (over if array.dtype.kind == "f" else np.rint(over)).astype(array.dtype)
+
+
+def to_crop_pixels(array: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
+    """Pixels as the loaders hand them over: uint8 for (0, 255), else float32 in [0, 1].
+
+    value_range is mapped to [0, 1]. In a set of range (0, 255) a stray 16-bit image is brought to
+    8 bits by its own full range, and floats are rounded.
+    """
+    if tuple(value_range) == (0, 255):
+        if array.dtype == np.uint8:
+            return array
+        scaled = array / 257 if array.dtype == np.uint16 else array
+        return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    low, high = value_range
+    unit = (array.astype(np.float32) - np.float32(low)) / np.float32(high - low)
+    clipped: np.ndarray = np.clip(unit, 0, 1)
+    return clipped
+
+
+def _read_encoded(encoded: bytes, max_pixels: int) -> Pixels:
+    if encoded[:6] == b"\x93NUMPY":
+        return Pixels(np.load(io.BytesIO(encoded), allow_pickle=False))
+    if encoded[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        tiff = _tiff(encoded, max_pixels)
+        if tiff is not None:
+            return tiff
+    with Image.open(io.BytesIO(encoded)) as image:
+        _limit(image.height, image.width, max_pixels)
+        deep = image.format == "PNG" and encoded[24] == 16  # bits a channel
+        if deep or (image.format == "JPEG" and image.mode in ("L", "RGB")):
+            array = _torchvision(encoded, deep)
+            alpha = deep and array.shape[2] in (2, 4)
+            return Pixels(_upright(array, _orientation(image)), alpha)
+        return _pil_pixels(image)
+
+
+def _torchvision(encoded: bytes, deep: bool) -> np.ndarray:
+    from torchvision.io import decode_jpeg, decode_png
+
+    data = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
+    image: torch.Tensor = (decode_png if deep else decode_jpeg)(data)  # (C, H, W)
+    array: np.ndarray = image.permute(1, 2, 0).numpy()  # (H, W, C)
+    return array
+
+
+def _pil_pixels(image: Image.Image) -> Pixels:
+    orientation = _orientation(image)
+    transparent = "transparency" in image.info
+    if image.mode in ("P", "PA") or (transparent and image.mode in ("1", "L", "RGB")):
+        see_through = transparent or image.mode == "PA"
+        image = image.convert("RGBA" if see_through else "RGB")
+        array = np.asarray(image)
+        return Pixels(_upright(drop_alpha(array) if see_through else array, orientation))
+    replacement = {"1": "L", "La": "LA", "RGBa": "RGBA"}
+    kept = ("L", "LA", "RGB", "RGBA", "F", "I", "I;16", "I;16B", "I;16L")
+    mode = replacement.get(image.mode, image.mode if image.mode in kept else "RGB")
+    array = np.asarray(image if image.mode == mode else image.convert(mode))
+    if mode == "I" and array.min() >= 0 and array.max() <= 65535:
+        array = array.astype(np.uint16)  # 16-bit files that Pillow widens
+    return Pixels(_upright(array, orientation), mode in ("LA", "RGBA"))
+
+
+def _tiff(encoded: bytes, max_pixels: int) -> Pixels | None:
+    """Measurements from a TIFF: first page, or the stack that tifffile wrote; None: for Pillow."""
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(encoded)) as tiff:
+        page: Any = tiff.pages[0]
+        series: Any = tiff.series[0]
+        # Axis C, S or Q counts channels; I, Z or T counts pages, of which the first is taken.
+        stack = len(series.shape) == 3 and bool(set(series.axes) & set("CSQ"))
+        alpha = any(extra in (1, 2) for extra in page.extrasamples)
+        pictures = ("RGB", "PALETTE", "YCBCR", "SEPARATED", "MINISBLACK", "MINISWHITE")
+        colours = page.samplesperpixel - alpha
+        single = not stack or len(series.pages) == 1
+        picture = page.photometric.name in pictures and single and page.bitspersample <= 8
+        expected = {"RGB": 3, "YCBCR": 3, "SEPARATED": 4}.get(page.photometric.name, 1)
+        if picture and page.dtype in (np.uint8, np.bool_, None) and colours == expected:
+            return None
+        _limit(page.imagelength, page.imagewidth, max_pixels)
+        chosen = series if stack else page
+        array, axes = np.asarray(chosen.asarray()), chosen.axes
+        if array.ndim == 3:
+            channel = next(place for place, axis in enumerate(axes) if axis not in "YX")
+            array = np.moveaxis(array, channel, -1)
+        tag = page.tags.get(_ORIENTATION)
+    return Pixels(_upright(array, int(tag.value) if tag else 1), alpha and colours in (1, 3))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF says nothing about the pixels
+        return 1
+
+
+def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo one of the eight EXIF orientations; unknown values leave the array as it is."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return array
+
+
+def _limit(height: int, width: int, max_pixels: int) -> None:
+    if height * width > max_pixels:
+        raise DecodeError(f"{width} x {height} pixels are more than the limit of {max_pixels:,}")
+
+
+def _checked(array: np.ndarray) -> np.ndarray:
+    """(H, W) or (H, W, C) of any number type to (H, W, C) of uint8, uint16 or float32."""
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.size == 0:
+        raise DecodeError(f"an image has the shape (H, W) or (H, W, C), this one {array.shape}")
+    if array.dtype.kind not in "buif":
+        raise DecodeError(f"pixels must be numbers, not {array.dtype}")
+    if array.dtype == bool:
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype in (np.uint8, np.uint16):
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    array = array.astype(np.float32, copy=False)
+    if not np.isfinite(array).all():
+        raise DecodeError("some values are infinite or not a number")
+    return array
+
+
+def _convert(pixels: Pixels, channels: int | None) -> np.ndarray:
+    array, found = pixels.array, pixels.array.shape[2]
+    if channels is None or channels == found:
+        return array
+    if channels in (1, 3) and pixels.alpha:
+        return _convert(Pixels(drop_alpha(array)), channels)
+    if channels == 3 and found == 1:
+        return np.repeat(array, 3, axis=2)
+    if channels == 1 and found == 3:
+        grey = (array @ _LUMA)[..., None]
+        rounded: np.ndarray = grey if array.dtype.kind == "f" else np.rint(grey)
+        return rounded.astype(array.dtype)
+    raise DecodeError(f"it has {found} channels where {channels} are expected")

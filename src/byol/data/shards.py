@@ -1,0 +1,249 @@
+"""Images in shards, read at random: tar files in the WebDataset layout and Parquet tables in the
+Hugging Face image layout.
+"""
+
+import json
+import os
+import tarfile
+from bisect import bisect_right
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from byol.data.labels import LABEL_NAMES, as_labels
+from byol.errors import UserError
+
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2"),
+)
+_CACHE_BYTES = 256 * 2**20  # of encoded images, in each process
+
+
+class TarShards:
+    """Samples of tar shards: members `KEY.jpg` with `KEY.cls` or `KEY.json` beside them.
+
+    The offsets are found once and kept beside each shard as `SHARD.index.json`, or in memory where
+    the folder cannot be written to. An image is then one seek and one read.
+    """
+
+    def __init__(self, paths: list[Path], name: str) -> None:
+        self.name = name
+        self._paths = [str(path) for path in paths]
+        indices = [_tar_index(path) for path in paths]
+        self._members = [member for index in indices for member in index["members"]]
+        places = [place for index in indices for place in index["places"]]
+        self._places = np.array(places, np.int64).reshape(-1, 2)  # (N, 2) offset and size
+        self._shard = np.repeat(np.arange(len(paths)), [len(i["members"]) for i in indices])
+        self.labels, self.classes = as_labels([x for index in indices for x in index["labels"]])
+        if not self._members:
+            raise UserError(f"{name} holds no images: tar members that end in .jpg, .png, ... are")
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def read(self, i: int) -> tuple[bytes, int | None]:
+        offset, size = self._places[i].tolist()
+        with open(self._paths[self._shard[i]], "rb") as shard:
+            shard.seek(offset)
+            encoded = shard.read(size)
+        return encoded, None if self.labels is None else int(self.labels[i])
+
+    def locate(self, i: int) -> str:
+        return f"{self._paths[self._shard[i]]}:{self._members[i]}"
+
+
+def _tar_index(path: Path) -> dict[str, Any]:
+    """{"members": names, "places": [offset, size], "labels": ...} of one shard."""
+    kept = path.with_name(path.name + ".index.json")
+    try:
+        stat = path.stat()
+        stamp = [stat.st_size, stat.st_mtime_ns]
+        index: dict[str, Any] = json.loads(kept.read_bytes())
+        if index["stamp"] == stamp:
+            return index
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # unreadable or from another time: it is built again
+    try:
+        index = _scan_tar(path)
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(
+            f"{path} cannot be read as an uncompressed tar file ({error}); shards must be plain "
+            ".tar files"
+        ) from error
+    index["stamp"] = stamp
+    temporary = kept.with_name(f"{kept.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(index))
+        temporary.replace(kept)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+    return index
+
+
+def _scan_tar(path: Path) -> dict[str, Any]:
+    images: dict[str, tuple[str, list[int]]] = {}  # key to member and place, in file order
+    labels: dict[str, Any] = {}
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            folder, _, base = member.name.rpartition("/")
+            stem, _, ending = base.partition(".")
+            if not member.isfile() or not stem:
+                continue
+            key, suffix = f"{folder}/{stem}", f".{ending.rpartition('.')[2].lower()}"
+            if suffix in IMAGE_SUFFIXES:
+                images.setdefault(key, (member.name, [member.offset_data, member.size]))
+            elif suffix == ".cls" or (suffix == ".json" and key not in labels):
+                file = tar.extractfile(member)
+                labels[key] = _tar_label(file.read() if file else b"", suffix)
+    return {
+        "members": [member for member, _ in images.values()],
+        "places": [place for _, place in images.values()],
+        "labels": [labels.get(key) for key in images],
+    }
+
+
+def _tar_label(content: bytes, suffix: str) -> int | str | None:
+    text = content.decode("utf-8", "replace").strip()
+    if suffix == ".cls":
+        return text or None
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(fields, dict):
+        return fields if isinstance(fields, (int, str)) else None
+    found = [fields[name] for name in LABEL_NAMES if isinstance(fields.get(name), (int, str))]
+    return found[0] if found else None
+
+
+class ParquetShards:
+    """Rows of Parquet files with a column `image: {bytes, path}` (or plain bytes) and maybe labels.
+
+    Whole row groups are read and the latest kept, 256 MB of them in each process: sets up to that
+    size are read once, larger ones are quicker in small row groups (or as tar shards).
+    """
+
+    def __init__(self, paths: list[Path], name: str) -> None:
+        self.name = name
+        self._paths = [str(path) for path in paths]
+        self._groups: list[tuple[int, int]] = []  # file and row group within it
+        starts, first_rows, labels = [0], [], []
+        for number, path in enumerate(paths):
+            table = _open_parquet(path)
+            if number == 0:
+                self._image, self._label, names = _columns(table.schema_arrow, path)
+            first = starts[-1]
+            for group in range(table.num_row_groups):
+                self._groups.append((number, group))
+                first_rows.append(starts[-1] - first)
+                starts.append(starts[-1] + table.metadata.row_group(group).num_rows)
+            if self._label:
+                labels += _read_column(table, self._label, path)
+        self._starts, self._first_rows = starts, first_rows
+        self.labels, self.classes = as_labels(labels, names)
+        self._cache: OrderedDict[int, tuple[Any, Any]] = OrderedDict()
+        if len(self) == 0:
+            raise UserError(f"{name} holds no rows")
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_cache": OrderedDict()}
+
+    def read(self, i: int) -> tuple[bytes, int | None]:
+        group = bisect_right(self._starts, i) - 1
+        contents, paths = self._group(group)
+        row = i - self._starts[group]
+        encoded = contents[row].as_py()
+        if encoded is None:  # the row names a file instead of holding it
+            named = paths[row].as_py() if paths is not None else None
+            if named is None:
+                raise OSError("the row holds neither bytes nor a path")
+            encoded = (Path(self._paths[self._groups[group][0]]).parent / named).read_bytes()
+        return encoded, None if self.labels is None else int(self.labels[i])
+
+    def locate(self, i: int) -> str:
+        group = bisect_right(self._starts, i) - 1
+        row = self._first_rows[group] + i - self._starts[group]
+        return f"{self._paths[self._groups[group][0]]}:row {row}"
+
+    def _group(self, group: int) -> tuple[Any, Any]:
+        """Arrow arrays of one row group: encoded images, and paths or None."""
+        if group in self._cache:
+            self._cache.move_to_end(group)
+            return self._cache[group]
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        file, number = self._groups[group]
+        try:
+            with pq.ParquetFile(self._paths[file]) as table:
+                read = table.read_row_group(number, columns=[self._image], use_threads=False)
+        except pa.ArrowException as error:
+            raise OSError(f"row group {number} cannot be read: {error}") from error
+        column = read.column(0).combine_chunks()
+        if pa.types.is_struct(column.type):
+            has_paths = column.type.get_field_index("path") >= 0
+            entry = (column.field("bytes"), column.field("path") if has_paths else None)
+        else:
+            entry = (column, None)
+        self._cache[group] = entry
+        while len(self._cache) > 1 and _size(self._cache) > _CACHE_BYTES:
+            self._cache.popitem(last=False)
+        return entry
+
+
+def _size(cache: "OrderedDict[int, tuple[Any, Any]]") -> int:
+    return sum(contents.nbytes for contents, _ in cache.values())
+
+
+def _open_parquet(path: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read as Parquet: {reason}") from error
+
+
+def _columns(schema: Any, path: Path) -> tuple[str, str | None, list[str] | None]:
+    """Names of the image and the label column, and class names, of an Arrow schema."""
+    import pyarrow as pa
+
+    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features: dict[str, Any] = (metadata.get("info") or {}).get("features") or {}
+    kinds = {name: f.get("_type") for name, f in features.items() if isinstance(f, dict)}
+
+    def holds_images(field: Any) -> bool:
+        if pa.types.is_struct(field.type):
+            return bool(field.type.get_field_index("bytes") >= 0)
+        return bool(pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type))
+
+    images = [field.name for field in schema if holds_images(field)]
+    images.sort(key=lambda name: kinds.get(name) != "Image")  # stable: declared ones first
+    if not images:
+        raise UserError(
+            f"{path} has the columns {', '.join(schema.names)}; none holds encoded images, which "
+            "are expected as `image: {bytes, path}`"
+        )
+    labels = [name for name in schema.names if kinds.get(name) == "ClassLabel"]
+    labels.sort(key=lambda name: name not in LABEL_NAMES)
+    labels += [name for name in LABEL_NAMES if name in schema.names]
+    label = labels[0] if labels else None
+    names = features[label].get("names") if label and kinds.get(label) == "ClassLabel" else None
+    return images[0], label, names
+
+
+def _read_column(table: Any, column: str, path: Path) -> list[Any]:
+    if column not in table.schema_arrow.names:
+        raise UserError(f"{path} has no column {column!r}, which the first shard has")
+    values: list[Any] = table.read(columns=[column], use_threads=False).column(0).to_pylist()
+    return values

@@ -1,0 +1,110 @@
+"""BYOL: two networks that learn from each other's view of an image (paper section 3; official
+`byol/byol_experiment.py`).
+
+The online network (encoder, projector, predictor) is trained to predict the target network's
+projection of another view; the target (encoder, projector) follows as a moving average.
+
+    features   f(v)            (B, D)   what is kept after training
+    projection g(f(v))         (B, P)
+    prediction q(g(f(v)))      (B, P)
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from byol.losses import regression_loss
+
+
+@dataclass(frozen=True)
+class Details:
+    """What one forward computed, detached; the first axis is the view."""
+
+    features: Tensor  # (2, B, D) of the online encoder
+    projections: Tensor  # (2, B, P) of the online projector
+    predictions: Tensor  # (2, B, P)
+    targets: Tensor  # (2, B, P) projections of the target network
+
+
+class Byol(nn.Module):
+    """The online and the target network.
+
+    Views are (B, C, H, W) in [0, 1]; the encoder normalises them itself and returns (B, D).
+
+    Each view passes through the networks by itself, so that batch norm sees one view's images at
+    a time. The target also runs in training mode: it normalises by its batch and has norm buffers
+    of its own, which are not averaged from the online network's.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        projector: nn.Module,
+        predictor: nn.Module,
+        target_encoder: nn.Module | None = None,
+        target_projector: nn.Module | None = None,
+    ) -> None:
+        """Without target modules the target starts as a copy of the online network.
+
+        The official code initialises it independently: pass a second encoder and projector.
+        """
+        super().__init__()
+        self.encoder, self.projector, self.predictor = encoder, projector, predictor
+        self.target_encoder = copy.deepcopy(encoder) if target_encoder is None else target_encoder
+        self.target_projector = (
+            copy.deepcopy(projector) if target_projector is None else target_projector
+        )
+        for parameter in self._target_parameters():
+            parameter.requires_grad_(False)
+
+    def _online_parameters(self) -> list[nn.Parameter]:
+        return [*self.encoder.parameters(), *self.projector.parameters()]
+
+    def _target_parameters(self) -> list[nn.Parameter]:
+        return [*self.target_encoder.parameters(), *self.target_projector.parameters()]
+
+    @overload
+    def forward(self, view1: Tensor, view2: Tensor, details: Literal[False] = ...) -> Tensor: ...
+
+    @overload
+    def forward(
+        self, view1: Tensor, view2: Tensor, details: Literal[True]
+    ) -> tuple[Tensor, Details]: ...
+
+    def forward(
+        self, view1: Tensor, view2: Tensor, details: bool = False
+    ) -> Tensor | tuple[Tensor, Details]:
+        """The scalar loss: both directions summed, mean over the batch (paper equations 2, 3).
+
+        With `details`, (loss, Details).
+        """
+        feature1 = self.encoder(view1)  # (B, D)
+        projection1 = self.projector(feature1)  # (B, P)
+        prediction1 = self.predictor(projection1)  # (B, P)
+        feature2 = self.encoder(view2)
+        projection2 = self.projector(feature2)
+        prediction2 = self.predictor(projection2)
+        with torch.no_grad():
+            target1 = self.target_projector(self.target_encoder(view1))  # (B, P)
+            target2 = self.target_projector(self.target_encoder(view2))
+        per_image = regression_loss(prediction1, target2) + regression_loss(prediction2, target1)
+        loss = per_image.mean()
+        if not details:
+            return loss
+        return loss, Details(
+            features=torch.stack((feature1.detach(), feature2.detach())),
+            projections=torch.stack((projection1.detach(), projection2.detach())),
+            predictions=torch.stack((prediction1.detach(), prediction2.detach())),
+            targets=torch.stack((target1, target2)),
+        )
+
+    @torch.no_grad()
+    def update_target(self, tau: float) -> None:
+        """target = tau target + (1 - tau) online, over all parameters and no buffer.
+
+        Once per optimizer step, after it (official `_update_fn`).
+        """
+        torch._foreach_lerp_(self._target_parameters(), self._online_parameters(), 1 - tau)

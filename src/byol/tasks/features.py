@@ -1,0 +1,93 @@
+"""Images of a source as tensors for an encoder, and their frozen features."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from byol.data.files import images
+from byol.data.source import Source
+from byol.engine.device import autocast
+from byol.monitor import Held, extract
+
+PIXEL_SIDE = 32  # raw pixels of larger images are compared at this size
+
+
+def hold(
+    source: Source,
+    size: int,
+    channels: int,
+    value_range: tuple[float, float],
+    workers: int,
+    at: list[int] | None = None,
+) -> Held:
+    """The images `at` (all of them by default) of a source, resized and centre-cropped to size."""
+    crops, labels = [], []
+    for batch, batch_labels, _ in images(source, size, channels, value_range, 256, workers, at):
+        crops.append(batch)
+        labels.append(batch_labels)
+    return Held(torch.cat(crops), torch.cat(labels))
+
+
+def stream(
+    source: Source,
+    size: int,
+    channels: int,
+    value_range: tuple[float, float],
+    workers: int,
+    batch_size: int = 256,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of float images (B, C, S, S) in [0, 1] and labels (B,), in the source's order."""
+    for batch, labels, _ in images(source, size, channels, value_range, batch_size, workers):
+        yield (batch.float() / 255 if batch.dtype == torch.uint8 else batch), labels
+
+
+def features(
+    encoder: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    device: torch.device,
+    precision: str = "fp32",
+) -> tuple[Tensor, Tensor]:
+    """Features (N, D) float32 on the device and labels (N,) of all batches; memory holds a batch
+    of images at a time."""
+    labels: list[Tensor] = []
+
+    def each() -> Iterator[Tensor]:
+        for image, label in batches:
+            labels.append(label)
+            yield image.to(device).contiguous(memory_format=torch.channels_last)
+
+    with autocast(device, precision):
+        rows = extract(encoder, [encoder], each())
+    return rows, torch.cat(labels).to(device)
+
+
+def pixels(batches: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
+    """Raw pixels as features (N, C s s), s = 32 at most."""
+    rows = []
+    for image, _ in batches:
+        if image.shape[-1] > PIXEL_SIDE:
+            image = F.interpolate(image, (PIXEL_SIDE, PIXEL_SIDE), mode="area")
+        rows.append(image.flatten(1))
+    return torch.cat(rows)
+
+
+@torch.no_grad()
+def calibrate(
+    encoder: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], count: int = 10
+) -> None:
+    """Give an untrained encoder's batch norms the statistics of the data, from `count` batches.
+
+    Fresh norm buffers (0 and 1) would make the untrained baseline weaker than it is.
+    """
+    norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # a plain average over the batches
+    encoder.train()
+    for (image, _), _ in zip(batches, range(count), strict=False):
+        encoder(image)
+    encoder.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
