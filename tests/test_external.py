@@ -1,6 +1,5 @@
 """Encoders by name, their export and their way back."""
 
-import functools
 import json
 import os
 from collections.abc import Mapping
@@ -80,7 +79,7 @@ def test_prefix_asks_for_timm() -> None:
         ({"model": "vit_tiny_patch16_224", "norm": "group"}, "norms of its own"),
         ({"model": "resnet18", "in_chans": 0}, "at least 1 input channel"),
         ({"model": "vit_tiny_patch16_224", "image_size": 30}, "patches of 16 pixels"),
-        ({"model": "vgg11", "image_size": 32}, "cannot take images .* 32 x 32"),
+        ({"model": "inception_next_atto", "image_size": 16}, "cannot take images .* 16 x 16"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, Any], words: str) -> None:
@@ -186,7 +185,7 @@ def test_the_documented_calls_work(
     assert len(others) == (2 if options["model"].startswith("resnet") else 1)
     for call in others:
         scope: dict[str, Any] = {
-            "functools": functools, "torch": torch, "timm": timm, "torchvision": torchvision, "safetensors": safetensors,
+            "torch": torch, "timm": timm, "torchvision": torchvision, "safetensors": safetensors,
         }  # fmt: skip
         exec(call, scope)
         output = scope["m"].eval()(x)
@@ -248,7 +247,12 @@ def test_damage_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         read_encoder(tmp_path)
     (tmp_path / "encoder.safetensors").write_bytes(whole)
-    for text, words in (("{", "cannot be read"), ("[]", "no table"), ("{}", "lacks 'model'")):
+    for text, words in (
+        ("{", "cannot be read"),
+        ("[]", "no table"),
+        ("{}", "lacks 'model'"),
+        ('{"model": 5}', "no encoder"),
+    ):
         (tmp_path / "encoder.json").write_text(text)
         with pytest.raises(UserError, match=words):
             read_encoder(tmp_path)

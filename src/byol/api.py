@@ -15,6 +15,8 @@ from byol.config import FREE, Config, check, to_dict, with_options
 from byol.data import statistics
 from byol.data.files import FileLoader
 from byol.data.loader import CropSpec, ResidentLoader
+from byol.data.reader import Decoder
+from byol.data.resident import load_all
 from byol.data.source import Source, Splits, Subset, open_splits
 from byol.engine import device as devices
 from byol.engine.fit import Loader, fit, make_views
@@ -23,7 +25,13 @@ from byol.errors import UserError
 from byol.learner import Byol
 from byol.monitor import Held, Monitor
 from byol.networks.convnet import init_official_
-from byol.networks.external import Encoder, build_encoder, read_encoder, save_encoder
+from byol.networks.external import (
+    Encoder,
+    build_encoder,
+    read_description,
+    read_encoder,
+    save_encoder,
+)
 from byol.networks.heads import mlp
 from byol.networks.norm import DebiasedBatchNorm
 from byol.tasks import features as extraction
@@ -215,18 +223,19 @@ def build_loader(config: Config, source: Source, device: torch.device) -> Loader
     values = data.value_range or (0, 255)
     channels = int(data.channels or 3)
     if measured.same_size and measured.bytes_decoded_total_estimate < RESIDENT_BYTES:
-        height, width = int(measured.height_median), int(measured.width_median)
-        if height == width:
-            held = extraction.hold(source, height, channels, values, workers(config))
+        loaded = load_all(Decoder(source, channels, values, config.train.seed), data.bad_share)
+        if loaded is not None:
+            images, labels, bad = loaded
             return ResidentLoader(
-                held.images.to(device),
-                held.labels.to(device),
+                images.to(device),
+                labels.to(device),
                 size=data.image_size,
                 crops=crops,
                 batch_size=config.optim.batch_size,
                 seed=config.train.seed,
                 rule=data.crop_rule,
                 antialias=data.antialias,
+                bad=bad,
             )
     return FileLoader(
         source,
@@ -237,6 +246,7 @@ def build_loader(config: Config, source: Source, device: torch.device) -> Loader
         batch_size=config.optim.batch_size,
         seed=config.train.seed,
         workers=workers(config),
+        device=device,
         rule=data.crop_rule,
         antialias=data.antialias,
         bad_share=data.bad_share,
@@ -433,7 +443,7 @@ def embed(
         raise UserError(
             f"{path} ends in {path.suffix!r}; embeddings are written as .npz or .parquet"
         )
-    network, description = read_encoder(run, encoder), _description(run)
+    network, description = read_encoder(run, encoder), read_description(run)
     splits = open_splits(data, None, split)
     source = splits.train
     chosen = devices.pick_device(device)
@@ -451,12 +461,6 @@ def embed(
 def _geometry(description: Mapping[str, Any]) -> tuple[int, int, tuple[float, float]]:
     low, high = description.get("value_range", (0, 255))
     return int(description["image_size"]), int(description["in_chans"]), (low, high)
-
-
-def _description(run: str | Path) -> dict[str, Any]:
-    from byol.networks.external import read_description
-
-    return read_description(run)
 
 
 def evaluate(
@@ -481,7 +485,7 @@ def evaluate(
     else a tenth is measured. `augment` trains the linear classifier on random crops and flips, as
     the paper does, at the cost of one extraction an epoch.
     """
-    network, description = read_encoder(run, encoder), _description(run)
+    network, description = read_encoder(run, encoder), read_description(run)
     chosen = devices.pick_device(device)
     network.to(chosen)
     splits = open_splits(data, eval_data, None)

@@ -32,7 +32,7 @@ def rule(images: int, batch_size: int, epochs: float, optimizer: str = "lars") -
     LARS: at a million images the published values, 0.3 (epochs / 300)^-0.35 at batch 4096 and at
     most 0.45, times (4096 / batch)^(1/3) (which meets the pair 0.2 at 4096 and 0.4 at 512); up to
     100,000 images 2 (256 / batch)^(1/3), as small sets bear more (2.0 at batch 256 is the official
-    Imagenette setting); a geometric mean in between. SGD takes a tenth of it, AdamW 0.001 at
+    Imagenette setting); a geometric mean in between. SGD takes a sixteenth of it, AdamW 0.001 at
     batch 256 with the square root of the batch.
 
     Warm-up: 10 epochs as published, and a tenth of the run at most. Weight decay: 1e-6, rising to
@@ -47,7 +47,7 @@ def rule(images: int, batch_size: int, epochs: float, optimizer: str = "lars") -
     base_lr = small ** (1 - share) * published**share
     weight_decay = 1e-6 * 1.5 ** min(max(math.log(epochs / 300, 10 / 3), 0.0), 1.0)
     if optimizer == "sgd":
-        base_lr, weight_decay = 0.1 * base_lr, 5e-4
+        base_lr, weight_decay = base_lr / 16, 5e-4
     if optimizer == "adamw":
         base_lr, weight_decay = 1e-3 * math.sqrt(256 / batch_size), 0.05
     base_lr = float(f"{base_lr:.3g}")

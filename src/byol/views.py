@@ -37,6 +37,7 @@ class Draws:
     blur: np.ndarray  # bool
     sigma: np.ndarray  # pixels
     solarize: np.ndarray  # bool
+    threshold: np.ndarray  # of solarize
 
 
 def draw(spec: ViewSpec, seed: int, epoch: np.ndarray, index: np.ndarray, view: int) -> Draws:
@@ -55,6 +56,7 @@ def draw(spec: ViewSpec, seed: int, epoch: np.ndarray, index: np.ndarray, view: 
         blur=u[:, 14] < spec.blur,
         sigma=spec.blur_sigma_min + (spec.blur_sigma_max - spec.blur_sigma_min) * u[:, 15],
         solarize=u[:, 16] < spec.solarize,
+        threshold=np.full(len(index), spec.solarize_threshold),
     )
 
 
@@ -80,7 +82,7 @@ def jitter_colours(x: Tensor, params: np.ndarray, order: np.ndarray) -> Tensor:
     return x
 
 
-def apply(crops: Tensor, draws: Draws, solarize_threshold: float = 0.5) -> Tensor:
+def apply(crops: Tensor, draws: Draws) -> Tensor:
     """Crops (B, C, S, S), uint8 or floats in [0, 1], to the view (B, C, S, S) in [0, 1].
 
     Order: flips and turns, colour jitter, grey, blur, solarize, clip. An operation is computed
@@ -108,13 +110,24 @@ def apply(crops: Tensor, draws: Draws, solarize_threshold: float = 0.5) -> Tenso
         x[at] = ops.gaussian_blur(x[at], sigma, taps)
     if draws.solarize.any():
         at = _chosen(draws.solarize, device)
-        threshold = torch.full((len(at),), solarize_threshold, device=device)
+        threshold = torch.from_numpy(draws.threshold[draws.solarize]).to(device)
         x[at] = ops.solarize(x[at], threshold)
     return x.clamp_(0, 1)
 
 
-def make_view(
-    crops: Tensor, spec: ViewSpec, seed: int, epoch: np.ndarray, index: np.ndarray, view: int
-) -> Tensor:
-    """Draw and apply: crops (B, C, S, S) of view 0 or 1 to images (B, C, S, S) in [0, 1]."""
-    return apply(crops, draw(spec, seed, epoch, index, view), spec.solarize_threshold)
+def make_views(
+    crops: Tensor,
+    specs: tuple[ViewSpec, ViewSpec],
+    seed: int,
+    epoch: np.ndarray,
+    index: np.ndarray,
+) -> tuple[Tensor, Tensor]:
+    """Crops (B, 2, C, S, S) to the two views (B, C, S, S) in [0, 1].
+
+    Both views go through each operation together: half the calls for the same arithmetic.
+    """
+    drawn = [vars(draw(specs[v], seed, epoch, index, v)) for v in (0, 1)]
+    both = Draws(**{name: np.concatenate([d[name] for d in drawn]) for name in drawn[0]})
+    x = apply(crops.transpose(0, 1).flatten(0, 1), both)  # (2B, C, S, S)
+    view1, view2 = x.chunk(2)
+    return view1, view2

@@ -14,6 +14,8 @@ from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS = 178_956_970  # above it an image is taken for a decompression bomb, as Pillow does
 _ORIENTATION = 0x0112  # the EXIF and TIFF tag
+# Formats by their first bytes: trying one reader after another costs more than a small image.
+_MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP", b"GIF8": "GIF"}
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as in Pillow
 
 
@@ -99,7 +101,8 @@ def _read_encoded(encoded: bytes, max_pixels: int) -> Pixels:
         tiff = _tiff(encoded, max_pixels)
         if tiff is not None:
             return tiff
-    with Image.open(io.BytesIO(encoded)) as image:
+    known = [name for magic, name in _MAGIC.items() if encoded.startswith(magic)]
+    with Image.open(io.BytesIO(encoded), formats=known or None) as image:
         _limit(image.height, image.width, max_pixels)
         deep = image.format == "PNG" and encoded[24] == 16  # bits a channel
         if deep or (image.format == "JPEG" and image.mode in ("L", "RGB")):

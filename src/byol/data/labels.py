@@ -37,9 +37,7 @@ def as_labels(
     return np.array([place[word] for word in words], np.int64), names
 
 
-def align(
-    labels: np.ndarray, classes: list[str], onto: list[str]
-) -> tuple[np.ndarray, list[str]]:
+def align(labels: np.ndarray, classes: list[str], onto: list[str]) -> tuple[np.ndarray, list[str]]:
     """The same labels in the numbering of `onto`, which unknown classes extend at its end."""
     names = onto + [name for name in classes if name not in set(onto)]
     place = {name: i for i, name in enumerate(names)}

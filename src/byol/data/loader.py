@@ -124,25 +124,30 @@ class ResidentLoader:
         seed: int,
         rule: str = "torchvision",
         antialias: bool = True,
+        bad: list[str] | None = None,
     ) -> None:
         self.images, self.labels = images, labels
         self.size, self.crops, self.rule, self.antialias = size, crops, rule, antialias
         self.batch_size, self.seed = batch_size, seed
-        self.bad: list[str] = []  # nothing can be undecodable here
+        self.bad = bad or []  # files that could not be decoded when the set was read
 
     def batches(self, start_step: int, total_steps: int) -> Iterator[Batch]:
         """The batches of steps start_step to total_steps - 1."""
         for step in range(start_step, total_steps):
             epoch, index = positions(self.seed, len(self.images), self.batch_size, step)
             at = torch.from_numpy(index).to(self.images.device)
-            images = self.images[at]  # (B, C, H, W)
-            views = [self._cut(images, epoch, index, view) for view in (0, 1)]
-            yield Batch(torch.stack(views, 1), self.labels[at], index, epoch)
+            crops = self._cut(at, epoch, index)  # (B, 2, C, S, S)
+            yield Batch(crops, self.labels[at], index, epoch)
 
-    def _cut(self, images: Tensor, epoch: np.ndarray, index: np.ndarray, view: int) -> Tensor:
-        sides = [np.full(len(index), side) for side in images.shape[2:]]
-        boxes = crop_boxes(
-            sides[0], sides[1], self.seed, epoch, index, view, self.crops[view], self.rule
-        )
-        box = torch.from_numpy(boxes).to(images.device)
-        return ops.crop_resize(images, box, self.size, self.antialias)  # (B, C, S, S)
+    def _cut(self, at: Tensor, epoch: np.ndarray, index: np.ndarray) -> Tensor:
+        height, width = (np.full(len(index), side) for side in self.images.shape[2:])
+        boxes = [
+            crop_boxes(
+                height, width, self.seed, epoch, index, view, self.crops[view], self.rule
+            )
+            for view in (0, 1)
+        ]
+        box = torch.from_numpy(np.stack(boxes, 1)).flatten(0, 1).to(at.device)  # (2B, 4)
+        images = self.images[at.repeat_interleave(2)]  # (2B, C, H, W)
+        crops = ops.crop_resize(images, box, self.size, self.antialias)
+        return crops.unflatten(0, (-1, 2))

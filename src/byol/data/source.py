@@ -56,6 +56,26 @@ class Splits:
     choice: str
 
 
+class Subset:
+    """Some images of a source."""
+
+    def __init__(self, source: Source, indices: np.ndarray) -> None:
+        self.name = f"{len(indices):,} images of {source.name}"
+        self._source, self._indices = source, indices
+        self.classes = source.classes
+        self.labels = None if source.labels is None else source.labels[indices]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, i: int) -> tuple[bytes | np.ndarray, int | None]:
+        encoded, _ = self._source.read(int(self._indices[i]))
+        return encoded, None if self.labels is None else int(self.labels[i])
+
+    def locate(self, i: int) -> str:
+        return self._source.locate(int(self._indices[i]))
+
+
 Data = Any  # a path, a list of folders, arrays, a data set, or None for the embedded textures
 _Parts = Mapping[str, Callable[[], Source]]
 
@@ -232,5 +252,3 @@ def _folders(folders: list[Path]) -> Source:
     complete = all(label is not None for label in labels)
     name = ", ".join(map(str, folders))
     return FileSource(paths, labels if complete else None, name)
-
-

@@ -168,9 +168,8 @@ _SHOWN = ("loss", "lr", "tau", "kNN", "verdict")
 def make_views(config: Config, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
     """Crops (B, 2, C, S, S) to the two views (B, C, S, S) in [0, 1], on the device."""
     crops = batch.crops.to(device, non_blocking=True)
-    seed = config.train.seed
-    view1 = views.make_view(crops[:, 0], config.view1, seed, batch.epoch, batch.index, 0)
-    view2 = views.make_view(crops[:, 1], config.view2, seed, batch.epoch, batch.index, 1)
+    specs = (config.view1, config.view2)
+    view1, view2 = views.make_views(crops, specs, config.train.seed, batch.epoch, batch.index)
     return (
         view1.contiguous(memory_format=torch.channels_last),
         view2.contiguous(memory_format=torch.channels_last),

@@ -264,7 +264,9 @@ def _how_to_load(d: Mapping[str, Any]) -> dict[str, str]:
     if d["reference"]:
         why = "not there: SAME padding, and a shortcut more in group 0 of ResNet-18 and 34"
         return {**calls, "timm": why, "torchvision": why}
-    norm = "norm_layer=functools.partial(torch.nn.GroupNorm, 32)" if d["norm"] == "group" else ""
+    groups = d["norm"] == "group"  # timm's GroupNorm has 32 groups by itself
+    norm = "norm_layer=lambda c: torch.nn.GroupNorm(32, c)" if groups else ""
+    timm_norm = ", norm_layer=timm.layers.GroupNorm" if groups else ""
     kernel, stride = (7, 2) if d["stem"] == "large" else (3, 1)
     steps = []
     if d["stem"] == "small" or d["in_chans"] != 3:
@@ -273,14 +275,14 @@ def _how_to_load(d: Mapping[str, Any]) -> dict[str, str]:
     if d["stem"] == "small":
         steps.append("m.maxpool = torch.nn.Identity()")
     load = f"m.load_state_dict(safetensors.torch.load_file('{file}'))"
-    name, options = f"resnet{found[1]}", f", {norm}" if norm else ""
+    name = f"resnet{found[1]}"
     calls["timm"] = "; ".join(
-        [f"m = timm.create_model('{name}', num_classes=0{options})", *steps, load]
+        [f"m = timm.create_model('{name}', num_classes=0{timm_norm})", *steps, load]
     )
     there = f"m = torchvision.models.{name}({norm})"
     if name == "resnet200":
-        block = "torchvision.models.resnet.Bottleneck, [3, 24, 36, 3]"
-        there = f"m = torchvision.models.ResNet({block}{options})"
+        blocks = "torchvision.models.resnet.Bottleneck, [3, 24, 36, 3]"
+        there = f"m = torchvision.models.ResNet({blocks}, {norm})".replace(", )", ")")
     calls["torchvision"] = "; ".join([there, "m.fc = torch.nn.Identity()", *steps, load])
     return calls
 
@@ -321,20 +323,29 @@ def read_encoder(path: str | Path, module: nn.Module | None = None) -> Encoder:
     Raises UserError if anything is missing, damaged, left over or of another shape.
     """
     weights_path, description = _find(Path(path))
+    if module is None and description.get("model") == "custom":
+        raise UserError(f"{weights_path} holds a module of your own: pass it as `encoder`")
     try:
-        model, mean, std = description["model"], description["mean"], description["std"]
+        if module is None:
+            known = {key: description[key] for key in BUILD_DEFAULTS if key in description}
+            module = build_encoder(description["model"], **known)
+        size = description.get("image_size")
+        encoder = Encoder(module, description["mean"], description["std"], size)
     except KeyError as error:
         raise UserError(
             f"the description of {weights_path} lacks {error}: export it again"
         ) from error
-    if module is None:
-        if model == "custom":
-            raise UserError(f"{weights_path} holds a module of your own: pass it as `encoder`")
-        known = {key: description[key] for key in BUILD_DEFAULTS if key in description}
-        module = build_encoder(model, **known)
-    encoder = Encoder(module, mean, std, description.get("image_size"))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"the description of {weights_path} makes no encoder ({error}): export it again"
+        ) from error
     _load_strictly(encoder.module, weights_path)
     return encoder.eval()
+
+
+def read_description(path: str | Path) -> dict[str, Any]:
+    """What encoder.json says of the encoder at `path` (a folder or a file)."""
+    return _find(Path(path))[1]
 
 
 def _find(path: Path) -> tuple[Path, dict[str, Any]]:

@@ -1,0 +1,252 @@
+"""The loader for sets that are not one tensor of equal images: files decoded by worker processes.
+
+A worker decodes an image once and cuts both crops from it, so that only S x S pixels travel. What
+it does is a function of (seed, epoch, index): the number of workers changes nothing.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from byol import ops
+from byol.data.decode import DecodeError
+from byol.data.loader import Batch, CropSpec, crop_boxes, positions
+from byol.data.reader import BadFiles, Decoder
+from byol.data.source import Source
+from byol.errors import UserError
+
+_SMALL = 64  # pixels; images up to here are evaluated whole, without the 224 / 256 centre crop
+
+
+def cut(image: Tensor, box: np.ndarray, size: int, antialias: bool = True) -> Tensor:
+    """Box (top, left, height, width) of an image (1, C, H, W) to (C, size, size), bicubic."""
+    if not antialias:
+        return ops.crop_resize(image, torch.from_numpy(box)[None], size, False)[0]
+    top, left, height, width = box.tolist()
+    crop = image[:, :, top : top + height, left : left + width]
+    if (height, width) == (size, size):
+        return crop[0]
+    out = F.interpolate(crop, (size, size), mode="bicubic", antialias=True)[0]
+    return out if out.dtype == torch.uint8 else out.clamp_(0, 1)
+
+
+def central_box(height: int, width: int, size: int) -> np.ndarray:
+    """The centre square that evaluation sees, (4,) int64: 224 / 256 of the shorter side.
+
+    That is the paper's resize of the shorter side to size * 256 / 224 and centre crop (appendix
+    C.1), in one step. Images of at most 64 pixels, or of just the right size, lose no border.
+    """
+    shorter = min(height, width)
+    whole = shorter <= _SMALL or (height, width) == (size, size)
+    side = shorter if whole else round(shorter * 224 / 256)
+    return np.array([(height - side) // 2, (width - side) // 2, side, side])
+
+
+class _RandomCrops(Dataset[Any]):
+    """Batches by their positions [(epoch, index), ...]; errors come back as values."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        size: int,
+        crops: tuple[CropSpec, CropSpec],
+        rule: str,
+        antialias: bool,
+    ) -> None:
+        self._decoder, self._size = decoder, size
+        self._crops, self._rule, self._antialias = crops, rule, antialias
+
+    def __getitems__(self, wanted: list[tuple[int, int]]) -> Any:
+        images: list[Tensor] = []
+        labels: list[int] = []
+        bad: dict[int, str] = {}
+        try:
+            for epoch, index in wanted:
+                image, label, failed = self._decoder.read_or_replace(index)
+                images.append(self._both(image, epoch, index))
+                labels.append(label)
+                bad |= failed
+        except UserError as error:
+            return error
+        return torch.stack(images), torch.tensor(labels), np.array(wanted), bad
+
+    def _both(self, image: Tensor, epoch: int, index: int) -> Tensor:
+        """(1, C, H, W) to both crops (2, C, S, S)."""
+        sides = [np.array([side]) for side in image.shape[2:]]
+        visit, place = np.array([epoch]), np.array([index])
+        views = []
+        for view in (0, 1):
+            spec = self._crops[view]
+            seed = self._decoder.seed
+            boxes = crop_boxes(sides[0], sides[1], seed, visit, place, view, spec, self._rule)
+            views.append(cut(image, boxes[0], self._size, self._antialias))
+        return torch.stack(views)
+
+
+class _CentralCrops(Dataset[Any]):
+    """Batches by their indices, without the images that cannot be decoded."""
+
+    def __init__(self, decoder: Decoder, size: int, antialias: bool) -> None:
+        self._decoder, self._size, self._antialias = decoder, size, antialias
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        crops, labels, kept = [], [], []
+        bad: dict[int, str] = {}
+        try:
+            for i in indices:
+                try:
+                    image, label = self._decoder.read(i)
+                except (DecodeError, OSError) as error:
+                    bad[i] = f"{self._decoder.source.locate(i)}: {error}"
+                    continue
+                box = central_box(image.shape[2], image.shape[3], self._size)
+                crops.append(cut(image, box, self._size, self._antialias))
+                labels.append(label)
+                kept.append(i)
+        except UserError as error:
+            return error
+        stacked = torch.stack(crops) if crops else None
+        return stacked, torch.tensor(labels, dtype=torch.int64), np.array(kept, np.int64), bad
+
+
+class _Steps(Sampler[list[tuple[int, int]]]):
+    """Positions of one step after another."""
+
+    def __init__(self, positions_of: Callable[[int], Any], start: int, total: int) -> None:
+        self._positions_of, self._start, self._total = positions_of, start, total
+
+    def __len__(self) -> int:
+        return max(0, self._total - self._start)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step in range(self._start, self._total):
+            epoch, index = self._positions_of(step)
+            yield list(zip(epoch.tolist(), index.tolist(), strict=True))
+
+
+class FileLoader:
+    """Two random crops of each image of a source, decoded by `workers` processes (0: by this one).
+
+    Hands over the same Batch as ResidentLoader, its tensors on `device`. An image that cannot be
+    decoded is replaced by another and listed in `bad` ("where: why"); Batch.index keeps the place
+    that was asked for. Images smaller than the crop are enlarged.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        channels: int,
+        value_range: tuple[float, float],
+        size: int,
+        crops: tuple[CropSpec, CropSpec],
+        batch_size: int,
+        seed: int,
+        workers: int = 0,
+        device: torch.device | str = "cpu",
+        rule: str = "torchvision",
+        antialias: bool = True,
+        bad_share: float = 0.1,
+        cache_bytes: int = 0,
+    ) -> None:
+        self.source, self.batch_size, self.seed = source, batch_size, seed
+        self.workers, self.device = workers, torch.device(device)
+        decoder = Decoder(source, channels, value_range, seed, cache_bytes // max(1, workers))
+        self._crops = _RandomCrops(decoder, size, crops, rule, antialias)
+        self._bad_files = BadFiles(source, bad_share)
+        self.bad = self._bad_files.bad
+
+    def batches(self, start_step: int, total_steps: int) -> Iterator[Batch]:
+        """The batches of steps start_step to total_steps - 1; UserError for too many bad files."""
+
+        def positions_of(step: int) -> tuple[np.ndarray, np.ndarray]:
+            return positions(self.seed, len(self.source), self.batch_size, step)
+
+        steps = _Steps(positions_of, start_step, total_steps)
+        pinned = self.device.type == "cuda"
+        for crops, labels, place, bad in _run(self._crops, steps, self.workers, pinned):
+            self._bad_files.add(len(place), bad)
+            crops = crops.to(self.device, non_blocking=True)
+            labels = labels.to(self.device, non_blocking=True)
+            yield Batch(crops, labels, index=place[:, 1], epoch=place[:, 0])
+
+
+def images(
+    source: Source,
+    size: int,
+    channels: int,
+    value_range: tuple[float, float],
+    batch_size: int,
+    workers: int = 0,
+    indices: Sequence[int] | np.ndarray | None = None,
+    antialias: bool = True,
+    bad: list[str] | None = None,
+    bad_share: float = 0.1,
+) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
+    """Centre crops (B, C, size, size), labels (B,) int64 and places (B,) in order, for evaluation.
+
+    `indices` chooses some of the images. One that cannot be decoded is left out (so a batch may be
+    smaller) and appended to `bad`; UserError where they are more than bad_share, or all.
+    """
+    judge = BadFiles(source, bad_share)
+    found = 0
+    order = np.arange(len(source)) if indices is None else np.asarray(indices)
+    chunks = [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
+    crops = _CentralCrops(Decoder(source, channels, value_range), size, antialias)
+    for stacked, labels, kept, failed in _run(crops, chunks, workers, False):
+        judge.add(len(kept) + len(failed), failed)
+        if bad is not None:
+            bad += failed.values()
+        if stacked is not None:
+            found += len(kept)
+            yield stacked, labels, kept
+    if not found:
+        raise UserError(f"no image of {source.name} could be decoded, such as {judge.bad[-1]}")
+
+
+def _run(dataset: Dataset[Any], batches: Any, workers: int, pinned: bool) -> Iterator[Any]:
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_ignore_signals,
+        pin_memory=pinned,
+        generator=torch.Generator(),  # else it would advance the global one
+    )
+    with _interrupts_held(workers):  # a worker must not die with a traceback while it starts
+        outputs = iter(loader)
+    for output in outputs:
+        if isinstance(output, UserError):
+            raise output
+        yield output
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _ignore_signals(worker: int) -> None:
+    """Ctrl-C and termination reach the whole process group; the main process decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@contextmanager
+def _interrupts_held(workers: int) -> Iterator[None]:
+    if workers == 0 or threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,197 @@
+"""Every kind of file comes out upright and in the channels and the depth that are asked for."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from byol.data.decode import DecodeError, decode, drop_alpha, read_pixels, to_crop_pixels
+
+
+def _encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def _tiff(array: np.ndarray, **options: object) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, array, **options)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def _png(width: int, height: int) -> bytes:
+    """The header of a PNG without pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + body + struct.pack(">I", 0) + b"IDAT" + b"\x35\xaf\x06\x1e"
+
+
+def _variant(data_dir: Path, name: str) -> bytes:
+    return (data_dir / "photos_variants" / name).read_bytes()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientations_come_out_alike(data_dir: Path, orientation: int) -> None:
+    upright = decode(_variant(data_dir, "orient_1.jpg")).astype(int)
+    image = decode(_variant(data_dir, f"orient_{orientation}.jpg"))
+    assert image.shape == upright.shape == (211, 256, 3) and image.flags.c_contiguous
+    assert np.abs(image - upright).mean() < 4  # JPEG noise, encoded in other directions
+    assert np.allclose(image[2:12, 2:12].mean((0, 1)), (252, 2, 1), atol=4)  # the red square
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype"),
+    [
+        ("grey.jpg", (300, 220, 1), np.uint8),
+        ("cmyk.jpg", (261, 300, 3), np.uint8),
+        ("alpha.png", (162, 200, 4), np.uint8),
+        ("palette.png", (165, 240, 3), np.uint8),
+        ("palette.gif", (165, 240, 3), np.uint8),
+        ("palette_transparent.png", (200, 192, 3), np.uint8),
+        ("grey16.png", (179, 200, 1), np.uint16),
+        ("rgb16.png", (129, 160, 3), np.uint16),
+        ("progressive.jpg", (300, 170, 3), np.uint8),
+        ("photo.webp", (300, 170, 3), np.uint8),
+        ("wide.jpg", (24, 266, 3), np.uint8),
+        ("tiny.png", (6, 8, 3), np.uint8),
+        ("UPPER.JPEG", (300, 266, 3), np.uint8),
+    ],
+)
+def test_kinds_of_files(
+    data_dir: Path, name: str, shape: tuple[int, int, int], dtype: type[np.generic]
+) -> None:
+    encoded = _variant(data_dir, name)
+    image = decode(encoded)
+    assert image.shape == shape and image.dtype == dtype
+    assert decode(encoded, 3).shape == (*shape[:2], 3)
+    assert decode(encoded, 1).shape == (*shape[:2], 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "original"),
+    [
+        ("grey.jpg", "bonsai/bonsai_005.jpg"),
+        ("cmyk.jpg", "butterfly/butterfly_006.jpg"),
+        ("palette.gif", "pizza/pizza_005.jpg"),
+        ("rgb16.png", "laptop/laptop_005.jpg"),
+        ("photo.webp", "kangaroo/kangaroo_005.jpg"),
+    ],
+)
+def test_kinds_look_like_their_original(data_dir: Path, name: str, original: str) -> None:
+    encoded = _variant(data_dir, name)
+    image = to_crop_pixels(decode(encoded, 1), (0, 255)).astype(float)
+    photo = Image.fromarray(decode((data_dir / "photos/train" / original).read_bytes(), 1)[..., 0])
+    same = np.asarray(photo.resize((image.shape[1], image.shape[0])), float)
+    assert np.corrcoef(image[..., 0].ravel(), same.ravel())[0, 1] > 0.95
+    assert abs(image.mean() - same.mean()) < 6
+
+
+def test_16_bit_keeps_its_depth(data_dir: Path) -> None:
+    assert np.all(decode(_variant(data_dir, "grey16.png")) % 257 == 0)
+    assert decode(_variant(data_dir, "rgb16.png")).max() > 60_000
+
+
+def test_transparency_is_over_white(data_dir: Path) -> None:
+    image = decode(_variant(data_dir, "palette_transparent.png"), 3)
+    assert np.all(image[:20] == 255)
+    half = Image.new("RGBA", (2, 2), (0, 100, 200, 128))
+    assert decode(_encoded(half), 3)[0, 0].tolist() == [127, 177, 227]
+    assert decode(_encoded(half)).shape == (2, 2, 4) and read_pixels(_encoded(half)).alpha
+    assert decode(_encoded(Image.new("LA", (2, 2), (0, 0))), 1).tolist() == [[[255]] * 2] * 2
+    keyed = _encoded(Image.new("RGB", (2, 2), (1, 2, 3)), transparency=(1, 2, 3))
+    assert np.all(decode(keyed, 3) == 255)
+    assert drop_alpha(np.array([[[0.5, 0.5]]], np.float32)).tolist() == [[[0.75]]]
+
+
+def test_colour_to_grey_and_back() -> None:
+    colours = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]]], np.uint8)
+    assert decode(colours, 1)[0, :, 0].tolist() == [76, 150, 29, 9]
+    assert np.array_equal(decode(colours[..., :1], 3), colours[..., :1].repeat(3, 2))
+
+
+def test_arrays_of_any_type() -> None:
+    assert decode(np.ones((2, 3), bool)).tolist() == [[[255]] * 3] * 2
+    assert decode(np.zeros((2, 3, 13), np.float64)).dtype == np.float32
+    assert decode(np.zeros((2, 3, 2), ">u2")).dtype == np.dtype("uint16")
+    file = io.BytesIO()
+    np.save(file, np.arange(24, dtype=np.uint16).reshape(2, 3, 4))
+    assert decode(file.getvalue(), 4)[1, 2].tolist() == [20, 21, 22, 23]
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "options"),
+    [
+        ((5, 7, 1), np.uint16, {}),
+        ((5, 7, 1), np.float32, {"compression": "zlib"}),
+        ((5, 7, 3), np.uint16, {"photometric": "rgb"}),
+        ((5, 7, 3), np.uint8, {"photometric": "rgb"}),
+        ((5, 7, 4), np.uint8, {"photometric": "rgb", "extrasamples": ["unspecified"]}),
+        ((5, 7, 2), np.float32, {"photometric": "minisblack", "planarconfig": "contig"}),
+        ((5, 7, 13), np.uint16, {"photometric": "minisblack", "planarconfig": "contig"}),
+    ],
+)
+def test_tiff(shape: tuple[int, ...], dtype: type[np.generic], options: dict[str, object]) -> None:
+    array = (np.random.default_rng(0).random(shape) * 200).astype(dtype)
+    image = decode(_tiff(array, **options))
+    assert image.dtype == dtype and np.array_equal(image, array)
+    assert not read_pixels(_tiff(array, **options)).alpha
+
+
+def test_tiff_with_channels_first_and_as_pages() -> None:
+    array = (np.random.default_rng(0).random((13, 5, 7)) * 200).astype(np.uint16)
+    planar = _tiff(array, photometric="minisblack", planarconfig="separate")
+    for encoded in (planar, _tiff(array)):
+        assert np.array_equal(decode(encoded), np.moveaxis(array, 0, -1))
+    pages = _encoded(
+        Image.new("L", (7, 5), 3), "TIFF", save_all=True, append_images=[Image.new("L", (7, 5))]
+    )
+    assert decode(pages).shape == (5, 7, 1) and decode(pages).max() == 3  # the first page
+
+
+def test_bad_files_give_a_reason(data_dir: Path) -> None:
+    broken = data_dir / "photos_broken"
+    with pytest.raises(DecodeError, match="truncated"):
+        decode((broken / "truncated.jpg").read_bytes())
+    with pytest.raises(DecodeError, match="not an image"):
+        decode((broken / "not_an_image.jpg").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("encoded", "channels", "reason"),
+    [
+        (b"", None, "not an image"),
+        (_png(30_000, 30_000), None, "decompression bomb|more than the limit"),
+        (_png(13_000, 13_000)[:-6], None, ""),
+        (np.zeros((4, 4, 2), np.uint8), 3, "has 2 channels where 3 are expected"),
+        (np.zeros((4, 4, 3), np.uint8), 4, "has 3 channels where 4 are expected"),
+        (np.zeros((4, 0, 3), np.uint8), None, "shape"),
+        (np.full((4, 4), np.nan), None, "not a number"),
+        (np.zeros((4, 4), complex), None, "numbers"),
+        (_tiff(np.zeros((8, 8), np.uint16))[:60], None, ""),
+    ],
+)
+def test_unusable_images(encoded: bytes | np.ndarray, channels: int | None, reason: str) -> None:
+    with pytest.raises(DecodeError, match=reason):
+        decode(encoded, channels)
+
+
+def test_pixel_limit_holds_for_every_reader() -> None:
+    for encoded in (_encoded(Image.new("L", (9, 9))), _tiff(np.zeros((9, 9), np.uint16))):
+        with pytest.raises(DecodeError, match="9 x 9 pixels"):
+            decode(encoded, max_pixels=80)
+
+
+def test_crop_pixels() -> None:
+    eight = np.array([[[0], [255]]], np.uint8)
+    assert to_crop_pixels(eight, (0, 255)) is eight
+    deep = np.array([[[100], [300], [900]]], np.uint16)
+    assert to_crop_pixels(deep, (100, 500))[0, :, 0].tolist() == [0, 0.5, 1]
+    assert to_crop_pixels(deep, (100, 500)).dtype == np.float32
+    stray = np.array([[[0], [257 * 7], [65535]]], np.uint16)
+    assert to_crop_pixels(stray, (0, 255))[0, :, 0].tolist() == [0, 7, 255]
