@@ -19,6 +19,7 @@ from byol.data.reader import Decoder
 from byol.data.resident import load_all
 from byol.data.source import Source, Splits, Subset, open_splits
 from byol.engine import device as devices
+from byol.engine.files import atomic_write
 from byol.engine.fit import Loader, fit, make_views
 from byol.engine.runfolder import RunFolder
 from byol.errors import UserError
@@ -289,7 +290,9 @@ def _run(
     def keep(learner: Byol) -> None:
         save_encoder(folder.root / "encoder", learner.encoder, describe(config))
         if loader.bad:
-            folder.write_text("bad_files.txt", "\n".join(loader.bad) + "\n")
+            atomic_write(
+                folder.root / "bad_files.txt", "".join(f"{x}\n" for x in loader.bad).encode()
+            )
 
     numbers, verdict = fit(
         config,
@@ -314,6 +317,7 @@ def _run(
         untrained = build_learner(config, module).encoder
         result |= compare(config, prepared, learner.encoder, untrained, device, precision, say)
     result["seconds"] = round(time.monotonic() - started, 1)
+    result["cpu_seconds"] = round(time.process_time(), 1)
     folder.write_json("result.json", result)
     report.curves(folder.root)
     return result

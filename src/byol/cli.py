@@ -30,11 +30,18 @@ class _Parser(argparse.ArgumentParser):
     """argparse that answers a mistake with one sentence and exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        known = [s for action in self._actions for s in action.option_strings]
         wrong = [word for word in message.split() if word.startswith("--")]
-        near = difflib.get_close_matches(wrong[0].split("=")[0], known, 2) if wrong else []
+        near = difflib.get_close_matches(wrong[0].split("=")[0], self._flags(), 2) if wrong else []
         hint = f"; did you mean {' or '.join(near)}?" if near else f" (see {self.prog} --help)"
         self.exit(2, f"{self.prog}: {message}{hint}\n")
+
+    def _flags(self) -> list[str]:
+        """All flags of this parser and of its commands."""
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                flags += [flag for parser in action.choices.values() for flag in parser._flags()]
+        return flags
 
 
 def _config_flags(parser: argparse.ArgumentParser, show_all: bool) -> None:
@@ -155,8 +162,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _pretrain(quiet: bool, **arguments: Any) -> None:
     from byol.api import pretrain
+    from byol.engine.fit import Interrupted
 
-    pretrain(mode="quiet" if quiet else "auto", **arguments)
+    try:
+        pretrain(mode="quiet" if quiet else "auto", **arguments)
+    except Interrupted as stop:
+        print(f"byol: {stop}; run the same command to go on", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def _evaluate(**arguments: Any) -> None:

@@ -45,7 +45,12 @@ def standard_deviation(z: Tensor) -> float:
 
 
 def effective_rank(z: Tensor) -> float:
-    """RankMe (Garrido et al., 2023): exp of the entropy of the singular values of z (N, P)."""
+    """RankMe (Garrido et al., 2023): exp of the entropy of the singular values of z (N, P).
+
+    Not a number where z is not finite.
+    """
+    if not torch.isfinite(z).all():
+        return float("nan")
     singular = torch.linalg.svdvals(z.double())
     share = singular / singular.sum().clamp_min(1e-300)
     return torch.special.entr(share).sum().exp().item()

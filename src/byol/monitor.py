@@ -5,6 +5,7 @@ A collapsed network's *features* look healthy (batch norm keeps their variance),
 what collapse has too: the verdict rests on the projections.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,7 @@ WARM_STEPS = 60
 
 @dataclass(frozen=True)
 class Verdict:
-    """too early, healthy, doubtful or collapsed; the reason holds number, threshold, what to try."""
+    """too early, healthy, doubtful or collapsed; the reason has number, threshold, what to try."""
 
     verdict: str
     reason: str
@@ -37,6 +38,10 @@ def judge(step: int, deviation: float, rank: float) -> Verdict:
     """The verdict on projections with this standard deviation (times sqrt(P)) and RankMe."""
     if step < WARM_STEPS:
         return Verdict("too early", f"no verdict is possible before step {WARM_STEPS}")
+    if not (math.isfinite(deviation) and math.isfinite(rank)):
+        return Verdict(
+            "doubtful", "the projections are not finite: lower --base-lr or use --precision fp32"
+        )
     if deviation < COLLAPSED_BELOW:
         return Verdict(
             "collapsed",

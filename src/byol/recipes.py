@@ -139,9 +139,8 @@ def small_32(optim: OptimConfig, images: int) -> Config:
 
 def photos_224(optim: OptimConfig, images: int) -> Config:
     """A few thousand to a few hundred thousand photographs on one GPU: ResNet-50, the paper's
-    views, values by rule. Expected: nothing published for data of your own; docs/results.md has a short
-    run. Cost: about 12 GFLOP an image and epoch with both views of both networks, three times that
-    backward included."""
+    views, values by rule. Expected: nothing published for data of your own; docs/results.md has a
+    short run. Cost: about 65 GFLOP an image and epoch, forward and backward."""
     return Config(
         recipe="photos-224",
         data=DataConfig(image_size=224),
@@ -152,8 +151,8 @@ def photos_224(optim: OptimConfig, images: int) -> Config:
 
 def demo(optim: OptimConfig, images: int) -> Config:
     """The drawn textures in under three minutes on two CPU cores, with a plain ConvNet. Expected:
-    docs/results.md. Not the paper's colour settings: on these pictures colour means nothing, and
-    with the paper's milder jitter it is what BYOL learns."""
+    docs/results.md. Grey in 8 of 10 views instead of the paper's 2: on these pictures colour means
+    nothing, and it is what BYOL would learn first."""
     view1, view2 = PRESETS["textures"]
     return Config(
         recipe="demo",

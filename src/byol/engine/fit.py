@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol
@@ -84,10 +84,11 @@ def fit(
     at = Progressed()
     _resume(folder, learner, optimizer, monitor, at, loader)
     network = torch.compile(learner) if train.compile else learner
-    log = Log(folder.root, at.step)
     numbers: dict[str, float] = {}
     verdict = Verdict("too early", "nothing was measured yet")
     every = max(1, total_steps // train.evaluations)
+    buffers = list(learner.buffers())  # norm statistics, which a step that is skipped must not keep
+    before = [buffer.clone() for buffer in buffers]
 
     def save() -> None:
         state = {
@@ -102,12 +103,13 @@ def fit(
 
     title = f"{config.network.model}, {images} images, {optim.epochs:g} epochs"
     progress = Progress(total_steps, optim.batch_size, at.step, mode, title)  # type: ignore[arg-type]
-    with progress, _stop_signals() as stopped:
+    with _stop_signals() as stopped, closing(Log(folder.root, at.step)) as log, progress:
         saved = asked = time.monotonic()
         for batch in loader.batches(at.step, total_steps):
             waited = time.monotonic() - asked
             torch.manual_seed((train.seed << 32) + at.step)  # for dropout, where a network has it
 
+            torch._foreach_copy_(before, buffers)
             loss = torch.zeros((), device=device)
             for piece in _pieces(batch, optim.accumulation):
                 view1, view2 = make_views(config, piece, device)  # (b, C, S, S) each
@@ -129,6 +131,7 @@ def fit(
                 monitor.observe(details, piece.labels.to(device))
                 at.skipped_in_a_row = 0
             else:
+                torch._foreach_copy_(buffers, before)
                 _skip(at, batch, folder, progress)
             optimizer.zero_grad(set_to_none=True)
             at.step += 1
@@ -156,7 +159,6 @@ def fit(
                 save()
                 saved = time.monotonic()
             asked = time.monotonic()
-    log.close()
     if not numbers:
         numbers, verdict = monitor.measure(learner, at.step)
     return numbers, verdict

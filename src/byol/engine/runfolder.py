@@ -69,7 +69,8 @@ class RunFolder:
         Raises UserError that lists the differing keys with both values.
         """
         path = self.root / CONFIG
-        asked = yaml.safe_load(yaml.safe_dump(config))  # tuples become lists, as in the file
+        # Tuples become lists, as they are in the file.
+        asked = yaml.safe_load(yaml.safe_dump(config, sort_keys=False))
         if path.exists():
             differences = _differences(_read_config(path), asked, tuple(ignore))
             if differences:
@@ -110,9 +111,8 @@ class RunFolder:
     def _acquire(self) -> None:
         """Take the lock at once, or wait for the orphaned workers of a killed holder, who may
         share its lock for a few seconds."""
-        timeout: float = 0
         try:
-            self._lock.acquire(timeout=timeout)
+            self._lock.acquire(timeout=0)
         except filelock.Timeout:
             if not self._holder_was_killed():
                 raise self._refusal() from None
@@ -174,9 +174,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = yaml.safe_load(path.read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read ({reason}): restore it or give another --out") from (
-            error
-        )
+        sentence = f"{path} cannot be read ({reason}): restore it or give another --out"
+        raise UserError(sentence) from error
     if not isinstance(config, dict):
         raise UserError(f"{path} holds no configuration: restore it or give another --out")
     return config

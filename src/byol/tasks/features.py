@@ -1,16 +1,19 @@
 """Images of a source as tensors for an encoder, and their frozen features."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from byol.data.files import images
+from byol import ops, rng
+from byol.data.files import FileLoader, images
+from byol.data.loader import CropSpec
 from byol.data.source import Source
 from byol.engine.device import autocast
 from byol.monitor import Held, extract
 
+FLIP_STREAM = 6  # of random numbers, for the probe's training flips
 PIXEL_SIDE = 32  # raw pixels of larger images are compared at this size
 
 
@@ -91,3 +94,52 @@ def calibrate(
     encoder.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def augmented(
+    encoder: nn.Module,
+    source: Source,
+    size: int,
+    channels: int,
+    value_range: tuple[float, float],
+    device: torch.device,
+    workers: int = 0,
+    seed: int = 0,
+) -> Callable[[int], Tensor]:
+    """epoch to features (N, D) of one random crop and flip of each image (paper appendix C.1).
+
+    The rows are in the source's order, whatever the epoch's own. One epoch is kept at a time.
+    """
+    n = len(source)
+    loader = FileLoader(
+        source,
+        channels=channels,
+        value_range=value_range,
+        size=size,
+        crops=(CropSpec(), CropSpec()),
+        batch_size=min(256, n),
+        seed=seed,
+        workers=workers,
+        device=device,
+    )
+    kept: dict[int, Tensor] = {}
+
+    def crops(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        steps = -(-n // loader.batch_size)
+        first = epoch * n // loader.batch_size
+        for batch in loader.batches(first, first + steps + 1):
+            at = torch.from_numpy(batch.index)[batch.epoch == epoch]
+            flip = rng.uniforms(seed, FLIP_STREAM, batch.epoch, batch.index, 1)[:, 0] < 0.5
+            image = batch.crops[:, 0].float() / 255
+            image = ops.horizontal_flip(image, torch.from_numpy(flip).to(device))
+            if len(at):
+                yield image[torch.from_numpy(batch.epoch == epoch)], at
+
+    def features_of(epoch: int) -> Tensor:
+        if epoch not in kept:
+            rows, at = features(encoder, crops(epoch), device)
+            kept.clear()
+            kept[epoch] = torch.empty_like(rows).index_copy_(0, at, rows)
+        return kept[epoch]
+
+    return features_of
