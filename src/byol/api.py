@@ -82,15 +82,19 @@ def pretrain(
     say = (lambda line: None) if mode == "quiet" else (lambda line: print(line, flush=True))
     splits = open_splits(data, overrides.get("eval_data"), overrides.get("split"))
     config, reasons = resolve(splits.train, data, recipe, overrides)
-    prepared = prepare(splits, config)
     check(config)
+    prepared = prepare(splits, config)
+    device = devices.pick_device(config.train.device)
+    precision = "fp32" if config.network.reference else config.train.precision
+    precision = devices.pick_precision(device, precision)
+    config = with_options(config, {"precision": precision})
     with RunFolder(Path(out)) as folder:
         saved = {**to_dict(config), "source": _source_name(data)}
         folder.match_config(saved, ignore=FREE)
         folder.write_json("environment.json", devices.environment())
         for sentence in (*reasons, prepared.choice, f"writing to {folder.root}"):
             say(sentence)
-        return _run(config, prepared, folder, module, mode, say)
+        return _run(config, prepared, folder, module, device, mode, say)
 
 
 def _source_name(data: Any) -> str:
@@ -272,14 +276,13 @@ def _run(
     prepared: Prepared,
     folder: RunFolder,
     module: nn.Module | None,
+    device: torch.device,
     mode: str,
     say: Any,
 ) -> dict[str, Any]:
     """Train, then measure: everything between an open run folder and result.json."""
     started = time.monotonic()
-    device = devices.pick_device(config.train.device)
-    precision = "fp32" if config.network.reference else config.train.precision
-    precision = devices.pick_precision(device, precision)
+    precision = config.train.precision
     devices.make_deterministic(config.train.deterministic)
     learner = build_learner(config, module).to(device, memory_format=torch.channels_last)
     loader = build_loader(config, prepared.train, device)

@@ -138,8 +138,17 @@ GROUPS: dict[str, type] = {
     "view1": ViewSpec,
     "view2": ViewSpec,
 }
-# What a resumed run may change: none of it changes the numbers.
-FREE = {"workers", "log_every", "save_seconds", "final_linear", "stop_on_collapse"}
+# What a resumed run may change, as it changes no weight.
+FREE = (
+    "data.workers",
+    "train.evaluations",
+    "train.final_linear",
+    "train.knn_k",
+    "train.knn_temperature",
+    "train.log_every",
+    "train.save_seconds",
+    "train.stop_on_collapse",
+)
 
 
 def options() -> Iterator[tuple[str, str, dataclasses.Field[Any], Any]]:

@@ -1,0 +1,136 @@
+"""Puts the figures of docs/results/*.json into the tables of the documents.
+
+A table stands between <!-- NAME:begin --> and <!-- NAME:end -->; everything else of a document is
+left alone. With --check, only says whether the documents are up to date (exit code 1 if not).
+
+    python benchmarks/tables.py
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+DOCS = Path(__file__).parent.parent
+DOCUMENTS = ("README.md", "docs/results.md", "docs/recipes.md")
+
+
+def markdown(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A table; numbers with one decimal."""
+    head = list(header)
+    lines = [head, ["---"] * len(head), *([_text(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _text(cell: Any) -> str:
+    return f"{cell:.1f}" if isinstance(cell, float) else str(cell)
+
+
+def where(table: dict[str, Any]) -> str:
+    """Device and versions in one line."""
+    e = table["environment"]
+    return f"{e['cpu']}, {e['threads']} threads, Python {e['python']}, torch {e['torch']}"
+
+
+def demo(table: dict[str, Any]) -> str:
+    """A row a seed, then mean, deviation and worst."""
+    rows = table["rows"]
+    kinds = [("knn", "trained"), ("knn", "untrained"), ("knn", "raw_pixels")]
+    kinds += [("linear", "trained"), ("linear", "untrained"), ("linear", "raw_pixels")]
+    body: list[list[Any]] = [
+        [r["seed"], *(r[a][b] for a, b in kinds), r["collapse"]["verdict"], r["seconds"]]
+        for r in rows
+    ]
+    columns = [[float(r[a][b]) for r in rows] for a, b in kinds]
+    body.append(["**mean**", *map(mean, columns), "", mean(r["seconds"] for r in rows)])
+    body.append(["deviation", *map(stdev, columns), "", ""])
+    body.append(["**worst**", *map(min, columns), "", max(r["seconds"] for r in rows)])
+    names = [f"{a} {b.replace('_', ' ')}".replace("knn", "kNN") for a, b in kinds]
+    return markdown(["seed", *names, "verdict", "seconds"], body) + f"\n\n{where(table)}."
+
+
+def run(table: dict[str, Any]) -> str:
+    """One run: trained, untrained, raw pixels, and what labels would have given."""
+    result = table["result"]
+    rows = [
+        ["kNN", *(result["knn"][name] for name in ("trained", "untrained", "raw_pixels"))],
+        ["linear", *(result["linear"][name] for name in ("trained", "untrained", "raw_pixels"))],
+    ]
+    header = ["top-1 in %", "BYOL", "untrained", "raw pixels"]
+    if "supervised" in table:
+        header.append("supervised, same time")
+        rows[0].append(table["supervised"]["knn"])
+        rows[1].append(table["supervised"]["top1"])
+    time = f"{result['cpu_seconds'] / 60:.0f} minutes of processor time in all"
+    return f"{markdown(header, rows)}\n\n`{table['command']}`\n\n{where(table)}; {time}."
+
+
+def sweep(table: dict[str, Any]) -> str:
+    """Runs that differ in a few options: a row each."""
+    names = list(table["rows"][0]["options"])
+    rows = [
+        [
+            *(r["options"].get(n, "") for n in names),
+            r["result"]["knn"]["trained"],
+            r["result"]["knn"]["untrained"],
+            r["result"]["knn"]["raw_pixels"],
+            r["result"]["collapse"]["verdict"],
+        ]
+        for r in table["rows"]
+    ]
+    header = [*names, "kNN trained", "untrained", "raw pixels", "verdict"]
+    return f"{markdown(header, rows)}\n\n{where(table)}."
+
+
+def kill(table: dict[str, Any]) -> str:
+    """What benchmarks/kill.py met."""
+    r = table["result"]
+    words = "are equal byte for byte" if r["equal"] else "DIFFER"
+    return (
+        f"{r['kills']} kills, {r['during_save']} of them while a checkpoint was being written; "
+        f"uninterrupted {r['seconds_uninterrupted']:.0f} seconds. The two encoders {words}."
+        f"\n\n`{table['command']}`\n\n{where(table)}."
+    )
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "demo": demo,
+    "cifar": run,
+    "photos": run,
+    "sizes": sweep,
+    "batches": sweep,
+    "kill": kill,
+}
+
+
+def filled(text: str) -> str:
+    """The document with every table made anew."""
+    for name, make in TABLES.items():
+        source = DOCS / "docs" / "results" / f"{name}.json"
+        mark = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
+        if source.exists() and mark.search(text):
+            content = make(json.loads(source.read_text()))
+            text = mark.sub(lambda found, c=content: f"{found[1]}{c}\n{found[2]}", text)
+    return text
+
+
+def main() -> int:
+    """Write the documents, or with --check compare them."""
+    stale = []
+    for name in DOCUMENTS:
+        path = DOCS / name
+        if path.exists() and filled(path.read_text()) != path.read_text():
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(filled(path.read_text()))
+    if "--check" in sys.argv and stale:
+        print(f"not up to date: {', '.join(stale)}; run python benchmarks/tables.py")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""The loss against the official code."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from byol.losses import l2_normalize, regression_loss
+from byol.metrics import accuracy
+
+EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-13}
+CASES = ["case0", "case1", "case2", "case3", "special"]
+
+
+def _tensor(array: np.ndarray, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.from_numpy(array).to(dtype)
+
+
+def _assert_rows_close(ours: Tensor, official: np.ndarray, rtol: float) -> None:
+    """Gradients relative to the largest value of each row: rows differ by powers of ten."""
+    largest = abs(official).max(-1, keepdims=True)
+    largest[largest == 0] = 1
+    np.testing.assert_allclose(ours.numpy() / largest, official / largest, rtol=0, atol=rtol)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_values(case: str, golden: Callable[[str], Any]) -> None:
+    data = golden("loss")
+    p, z = _tensor(data[f"{case}/p"]), _tensor(data[f"{case}/z"])
+    np.testing.assert_allclose(l2_normalize(p), data[f"{case}/l2_normalize_p"], **EXACT)
+    np.testing.assert_allclose(regression_loss(p, z), data[f"{case}/loss"], **EXACT)
+    np.testing.assert_allclose(
+        regression_loss(p.float(), z.float()), data[f"{case}/loss"], rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_gradients(case: str, reduction: str, golden: Callable[[str], Any]) -> None:
+    data = golden("loss")
+    p, z = _tensor(data[f"{case}/p"]).requires_grad_(), _tensor(data[f"{case}/z"])
+    loss = regression_loss(p, z)
+    (gradient,) = torch.autograd.grad(loss.sum() if reduction == "sum" else loss.mean(), p)
+    _assert_rows_close(gradient, data[f"{case}/grad_p_of_{reduction}"], 1e-9)
+
+
+def test_symmetric_total(golden: Callable[[str], Any]) -> None:
+    data = golden("loss")
+    p1, p2, z1, z2 = (
+        _tensor(data[f"symmetric/{name}"])
+        for name in (
+            "online_prediction_view1",
+            "online_prediction_view2",
+            "target_projection_view1",
+            "target_projection_view2",
+        )
+    )
+    p1.requires_grad_(), p2.requires_grad_()
+    per_sample = regression_loss(p1, z2) + regression_loss(p2, z1)
+    np.testing.assert_allclose(per_sample.detach(), data["symmetric/per_sample"], **EXACT)
+    total = per_sample.mean()
+    assert total.item() == pytest.approx(float(data["symmetric/total"]), rel=1e-12)
+    for view, gradient in enumerate(torch.autograd.grad(total, (p1, p2)), 1):
+        _assert_rows_close(gradient, data[f"symmetric/grad_prediction_view{view}"], 1e-9)
+
+
+def test_classifier(golden: Callable[[str], Any]) -> None:
+    data = golden("loss")
+    logits, labels = _tensor(data["classifier/logits"]), torch.from_numpy(data["classifier/labels"])
+    per_sample = nn.functional.cross_entropy(logits, labels, reduction="none")
+    np.testing.assert_allclose(per_sample, data["classifier/per_sample"], **EXACT)
+    assert per_sample.mean().item() == pytest.approx(float(data["classifier/mean"]), rel=1e-12)
+    for k in (1, 5):
+        hits = data[f"classifier/top{k}"]
+        assert accuracy(logits, labels, k) == pytest.approx(100 * hits.mean(), rel=1e-6)
+
+
+def test_two_minus_twice_the_cosine() -> None:
+    p, z = torch.randn(9, 5).double(), torch.randn(9, 5).double()
+    expected = 2 - 2 * nn.functional.cosine_similarity(p, z, dim=-1)
+    torch.testing.assert_close(regression_loss(p, z), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
+    p, z = torch.randn(4, 64).to(dtype), torch.randn(4, 64).to(dtype)
+    loss = regression_loss(p, z)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, regression_loss(p.float(), z.float()), rtol=0, atol=0)
