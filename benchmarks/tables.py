@@ -102,6 +102,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "photos": run,
     "sizes": sweep,
     "batches": sweep,
+    "vit": sweep,
     "kill": kill,
 }
 

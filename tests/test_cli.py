@@ -106,7 +106,7 @@ def test_wrong_input_is_answered_with_one_sentence(
     data = folder_of(tmp_path / "data", 9)
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.doc").write_text("not images")
-    out = ["--out", tmp_path / "run"]
+    out: list[str | Path] = ["--out", tmp_path / "run"]
     assert "does not exist" in refused(capsys, "pretrain", tmp_path / "nowhere", *out)
     assert "no image" in refused(capsys, "pretrain", tmp_path / "empty", *out)
     refused(capsys, "pretrain", tmp_path / "notes.doc", *out)
@@ -146,9 +146,7 @@ def test_another_config_in_the_same_folder_is_refused(
     assert "seed" in error and "7" in error
 
 
-def test_two_runs_in_one_folder_at_once(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_two_runs_in_one_folder_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     data = folder_of(tmp_path / "data", 12)
     command = [sys.executable, "-m", "byol", "pretrain", str(data), "--out", str(tmp_path / "run")]
     first = subprocess.Popen([*command, *TINY, "--epochs", "100000"])
@@ -183,9 +181,7 @@ def test_bad_files_are_listed_and_too_many_end_the_run(
     assert "0.png" in listed and listed.count("\n") == 1
     for i in range(1, 12):
         (data / f"{i}.png").write_bytes(b"nonsense")
-    error = refused(
-        capsys, "pretrain", data, "--out", tmp_path / "run2", *TINY, "--epochs", "30"
-    )
+    error = refused(capsys, "pretrain", data, "--out", tmp_path / "run2", *TINY, "--epochs", "30")
     assert "bad_share" in error or "bad-share" in error
 
 

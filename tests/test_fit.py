@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import byol
+from byol import schedules
 from byol.engine import fit
 from byol.errors import UserError
 
@@ -75,7 +76,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     options = {**SMALL, "optimizer": optimizer, "log_every": 1}
     byol.pretrain(pictures(), out=tmp_path / "whole", **options)
 
-    learning_rate = fit.schedules.learning_rate
+    learning_rate = schedules.learning_rate
 
     def stop_at_3(k: int, *rest: Any) -> float:
         if k == 2:
@@ -83,7 +84,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
         return learning_rate(k, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit.schedules, "learning_rate", stop_at_3)
+        patch.setattr(schedules, "learning_rate", stop_at_3)
         with pytest.raises(fit.Interrupted, match="stopped at step 3"):
             byol.pretrain(pictures(), out=tmp_path / "parts", **options)
     byol.pretrain(pictures(), out=tmp_path / "parts", **options)

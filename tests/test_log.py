@@ -19,10 +19,9 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def write(folder: Path, resume_step: int, *steps: int) -> None:
-    written = log.Log(folder, resume_step)
-    for step in steps:
-        written.write(step, loss=1.0 / (step + 1), started_at=float(resume_step))
-    written.close()
+    with log.Log(folder, resume_step) as written:
+        for step in steps:
+            written.write(step, loss=1.0 / (step + 1), started_at=float(resume_step))
 
 
 def test_lines_are_json_and_nan_is_null(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """LARS against the official code, and who is excluded."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_state_survives_saving() -> None:
     first.grad = torch.arange(4.0)
     a.step()
     second.data.copy_(first.data)
-    b.load_state_dict(a.state_dict())
+    b.load_state_dict(copy.deepcopy(a.state_dict()))
     second.grad = first.grad.clone()
     a.step(), b.step()
     torch.testing.assert_close(first, second, rtol=0, atol=0)

@@ -1,10 +1,10 @@
 """What the commands do, as functions: pretrain, evaluate, embed, load_encoder."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ from byol.tasks.linear import EpochFeatures, linear
 from byol.viewspec import PRESETS, ViewSpec
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-RESIDENT_BYTES = 4e9  # same-size sets up to here are kept decoded in memory
+RESIDENT_BYTES = 4e9  # of decoded images are kept in memory at most
 LIVE_BYTES = 3e8  # of images that the monitor keeps
 LIVE_BANK, LIVE_QUERIES = 5000, 2000  # at most, while training; the final numbers take all
 
@@ -79,14 +79,14 @@ def pretrain(
     module = model if isinstance(model, nn.Module) else None
     if model is not None:
         overrides["model"] = "custom" if module is not None else model
-    say = (lambda line: None) if mode == "quiet" else (lambda line: print(line, flush=True))
+    say = _silence if mode == "quiet" else _say
     splits = open_splits(data, overrides.get("eval_data"), overrides.get("split"))
     config, reasons = resolve(splits.train, data, recipe, overrides)
     check(config)
     prepared = prepare(splits, config)
     device = devices.pick_device(config.train.device)
-    precision = "fp32" if config.network.reference else config.train.precision
-    precision = devices.pick_precision(device, precision)
+    asked = "fp32" if config.network.reference else config.train.precision
+    precision = devices.pick_precision(device, asked)
     config = with_options(config, {"precision": precision})
     with RunFolder(Path(out)) as folder:
         saved = {**to_dict(config), "source": _source_name(data)}
@@ -95,6 +95,14 @@ def pretrain(
         for sentence in (*reasons, prepared.choice, f"writing to {folder.root}"):
             say(sentence)
         return _run(config, prepared, folder, module, device, mode, say)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _silence(line: str) -> None:
+    pass
 
 
 def _source_name(data: Any) -> str:
@@ -188,7 +196,7 @@ def build_learner(config: Config, module: nn.Module | None = None) -> Byol:
     """The two networks of a configuration, freshly initialised from its seed."""
     torch.manual_seed(config.train.seed)
     network, data = config.network, config.data
-    norm = DebiasedBatchNorm if network.reference else nn.BatchNorm1d
+    norm: type[nn.Module] = DebiasedBatchNorm if network.reference else nn.BatchNorm1d
     if network.norm == "group":
         norm = nn.LayerNorm
 
@@ -255,6 +263,7 @@ def build_loader(config: Config, source: Source, device: torch.device) -> Loader
         rule=data.crop_rule,
         antialias=data.antialias,
         bad_share=data.bad_share,
+        cache_bytes=int(RESIDENT_BYTES),
     )
 
 
@@ -278,20 +287,20 @@ def _run(
     module: nn.Module | None,
     device: torch.device,
     mode: str,
-    say: Any,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Train, then measure: everything between an open run folder and result.json."""
     started = time.monotonic()
     precision = config.train.precision
     devices.make_deterministic(config.train.deterministic)
-    learner = build_learner(config, module).to(device, memory_format=torch.channels_last)
+    learner = build_learner(config, module).to(device).to(memory_format=torch.channels_last)
     loader = build_loader(config, prepared.train, device)
     monitor = build_monitor(config, prepared, learner, device)
     first = next(loader.batches(0, 1))
     report.contact_sheet(make_views(config, first, torch.device("cpu")), folder.root / "views.png")
 
     def keep(learner: Byol) -> None:
-        save_encoder(folder.root / "encoder", learner.encoder, describe(config))
+        save_encoder(folder.root / "encoder", cast(Encoder, learner.encoder), describe(config))
         if loader.bad:
             atomic_write(
                 folder.root / "bad_files.txt", "".join(f"{x}\n" for x in loader.bad).encode()
@@ -376,7 +385,7 @@ def compare(
     untrained: nn.Module,
     device: torch.device,
     precision: str,
-    say: Any,
+    say: Callable[[str], None],
 ) -> dict[str, dict[str, float]]:
     """kNN and linear accuracy in percent of the trained encoder, the untrained one and raw pixels.
 
@@ -389,7 +398,7 @@ def compare(
         return extraction.stream(source, data.image_size, channels, values, workers(config))
 
     extraction.calibrate(untrained, stream(prepared.bank))
-    untrained = untrained.to(device, memory_format=torch.channels_last)
+    untrained = untrained.to(device).to(memory_format=torch.channels_last)
     rows: dict[str, tuple[Tensor, Tensor]] = {}
     for name, encoder in (("trained", trained), ("untrained", untrained)):
         bank, bank_labels = extraction.features(encoder, stream(prepared.bank), device, precision)
@@ -484,7 +493,7 @@ def evaluate(
     batch_size: int | None = None,
     augment: bool = False,
     seed: int = 0,
-    say: Any = print,
+    say: Callable[[str], None] = _say,
 ) -> dict[str, float]:
     """`byol evaluate knn|linear`: top1 and top5 in percent of a frozen encoder on labelled data.
 

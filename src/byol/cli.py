@@ -8,7 +8,7 @@ commands.
 import argparse
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from byol import __version__
@@ -227,7 +227,7 @@ def _recipes(
         print(f"rule: {recipes.rule(size, batch_size or 256, epochs or 100).reason}")
 
 
-_COMMANDS = {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": _pretrain,
     "evaluate": _evaluate,
     "embed": _embed,

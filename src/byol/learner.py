@@ -60,10 +60,10 @@ class Byol(nn.Module):
         for parameter in self._target_parameters():
             parameter.requires_grad_(False)
 
-    def _online_parameters(self) -> list[nn.Parameter]:
+    def _online_parameters(self) -> list[Tensor]:
         return [*self.encoder.parameters(), *self.projector.parameters()]
 
-    def _target_parameters(self) -> list[nn.Parameter]:
+    def _target_parameters(self) -> list[Tensor]:
         return [*self.target_encoder.parameters(), *self.target_projector.parameters()]
 
     @overload

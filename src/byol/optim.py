@@ -55,7 +55,7 @@ class LARS(torch.optim.Optimizer):
             buffers = [self.state[w]["momentum_buffer"] for w in weights]
             updates = [w.grad for w in weights]
             if group["weight_decay"]:
-                updates = torch._foreach_add(updates, weights, alpha=group["weight_decay"])
+                updates = list(torch._foreach_add(updates, weights, alpha=group["weight_decay"]))
             if group["adapt"]:
                 updates = _scaled(weights, updates, group["trust_coefficient"])
             torch._foreach_mul_(buffers, group["momentum"])

@@ -62,6 +62,13 @@ def rule(images: int, batch_size: int, epochs: float, optimizer: str = "lars") -
     return Choice(base_lr, tau_base, weight_decay, warmup, reason)
 
 
+def _length(images: int) -> tuple[float, int]:
+    """Epochs and batch size for small images: 100 epochs, or as many as make 3,000 steps of 64
+    images; larger sets bear larger batches."""
+    batch_size = 64 if images <= 10_000 else 128 if images <= 100_000 else 256
+    return max(100.0, float(math.ceil(3000 * batch_size / images))), batch_size
+
+
 def _ruled(optim: OptimConfig, images: int) -> tuple[OptimConfig, str]:
     choice = rule(images, optim.batch_size, optim.epochs, optim.optimizer)
     ruled = replace(
@@ -124,8 +131,8 @@ def paper_1000_b512(optim: OptimConfig, images: int) -> Config:
 
 def small_32(optim: OptimConfig, images: int) -> Config:
     """Images of about 32 pixels on modest hardware: ResNet-18 with the standard stem, views without
-    blur, values by rule. Expected on CIFAR-10 and cost: docs/results.md. On a GPU add
-    --stem small (3x3 stride 1), at four times the cost a step."""
+    blur, values by rule; 100 epochs, or as many as make 3,000 steps. Expected on CIFAR-10 and
+    cost: docs/results.md. On a GPU add --stem small (3x3 stride 1), at several times the cost."""
     view1, view2 = PRESETS["small"]
     return Config(
         recipe="small-32",
@@ -191,6 +198,9 @@ def build(
     if name not in RECIPES:
         raise UserError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
     recipe, start = RECIPES[name]
+    if name == "small-32" and start is not None:
+        length = _length(images)
+        start = replace(start, epochs=length[0], batch_size=batch_size or length[1])
     asked = {"epochs": epochs, "batch_size": batch_size, "optimizer": optimizer}
     given = {key: value for key, value in asked.items() if value is not None}
     if start is None:

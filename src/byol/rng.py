@@ -54,5 +54,5 @@ def uniforms(
 
 def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     """The order in which epoch `epoch` visits n images, int64 (n,)."""
-    key = [seed & 0xFFFFFFFFFFFFFFFF, epoch]
+    key = np.array([seed & 0xFFFFFFFFFFFFFFFF, epoch], np.uint64)
     return np.random.Generator(np.random.Philox(key=key)).permutation(n)

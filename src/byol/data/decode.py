@@ -198,7 +198,7 @@ def _checked(array: np.ndarray) -> np.ndarray:
         raise DecodeError(f"pixels must be numbers, not {array.dtype}")
     if array.dtype == bool:
         return array.astype(np.uint8) * np.uint8(255)
-    if array.dtype in (np.uint8, np.uint16):
+    if array.dtype.kind == "u" and array.dtype.itemsize <= 2:
         return array.astype(array.dtype.newbyteorder("="), copy=False)
     array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():

@@ -53,6 +53,17 @@ class Log:
         self._file.close()
         self._events.close()
 
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
 
 def _finite(value: Number) -> Number:
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -252,9 +263,7 @@ class Progress:
         top = Table.grid(padding=(0, 1), expand=True)
         top.add_column(no_wrap=True)
         top.add_column(ratio=1)
-        top.add_row(
-            Text(self._title), ProgressBar(total=max(self._total, 1), completed=self._step)
-        )
+        top.add_row(Text(self._title), ProgressBar(total=max(self._total, 1), completed=self._step))
         return Group(top, Text(self.line()))
 
 

@@ -1,0 +1,140 @@
+"""Whole runs through the Python functions, on images of every kind."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+import byol
+from byol.api import build_learner, resolve
+from byol.config import check, from_dict
+from byol.data.source import open_source
+from byol.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+TINY: dict[str, Any] = {
+    "model": "convnet",
+    "epochs": 1,
+    "batch_size": 16,
+    "image_size": 16,
+    "hidden_size": 16,
+    "projection_size": 8,
+    "workers": 0,
+    "final_linear": False,
+    "mode": "quiet",
+}
+
+
+@pytest.mark.parametrize(
+    ("channels", "dtype"),
+    [(1, np.uint8), (2, np.uint16), (3, np.uint8), (4, np.uint8), (13, np.float32)],
+)
+def test_any_number_of_channels_and_any_depth(
+    tmp_path: Path, channels: int, dtype: type[np.generic]
+) -> None:
+    rng = np.random.default_rng(0)
+    high = {np.uint8: 255, np.uint16: 4095, np.float32: 7.5}[dtype]  # type: ignore[index]
+    images = (rng.random((40, 20, 20, channels)) * high).astype(dtype)
+    np.save(tmp_path / "images.npy", images)
+    byol.pretrain(tmp_path / "images.npy", out=tmp_path / "run", **TINY)
+    described = json.loads((tmp_path / "run" / "encoder.json").read_text())
+    assert described["in_chans"] == channels and len(described["mean"]) == channels
+    if dtype is not np.uint8:
+        assert described["value_range"] == pytest.approx([images.min(), images.max()])
+    encoder = byol.load_encoder(tmp_path / "run")
+    with torch.no_grad():
+        features = encoder(torch.rand(2, channels, 16, 16))
+    assert features.shape == (2, 128) and not encoder.training
+
+
+def test_embedding_is_what_the_encoder_gives(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), np.uint8)
+    byol.pretrain(images, out=tmp_path / "run", **TINY)
+    features, labels = byol.embed(tmp_path / "run", images)
+    encoder = byol.load_encoder(tmp_path / "run" / "encoder.safetensors")
+    with torch.no_grad():
+        expected = encoder(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
+    np.testing.assert_allclose(features, expected.numpy(), rtol=1e-4, atol=1e-5)
+    assert (labels == -1).all()
+
+
+def test_the_saved_configuration_is_the_whole_of_it(tmp_path: Path) -> None:
+    byol.pretrain("digits", out=tmp_path / "run", **TINY, view1_blur=0.25)
+    plain = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    config = from_dict(plain)
+    check(config)
+    assert config.view1.blur == 0.25 and config.train.precision in ("bf16", "fp32")
+    assert plain["source"] == "digits" and config.data.channels == 1
+    assert config.data.mean is not None
+
+
+def test_a_module_of_ones_own(tmp_path: Path) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x).mean((2, 3))
+
+    images = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), np.uint8)
+    byol.pretrain(images, out=tmp_path / "run", **{**TINY, "model": Net()})
+    encoder = byol.load_encoder(tmp_path / "run", encoder=Net())
+    assert encoder(torch.rand(2, 3, 16, 16)).shape == (2, 6)
+    with pytest.raises(UserError, match="encoder"):
+        byol.load_encoder(tmp_path / "run")
+
+
+def test_small_and_large_images_choose_their_recipe() -> None:
+    small = open_source(np.zeros((30, 32, 32, 3), np.uint8))
+    large = open_source(np.zeros((30, 200, 220, 3), np.uint8))
+    config, reasons = resolve(small, "x", None, {})
+    assert config.recipe == "small-32" and config.data.image_size == 32
+    assert any("recipe small-32" in reason for reason in reasons)
+    config, _ = resolve(large, "x", None, {"epochs": "200"})
+    assert config.recipe == "photos-224" and config.optim.epochs == 200
+
+
+def test_the_target_starts_by_itself_or_as_a_copy() -> None:
+    source = open_source(np.zeros((30, 16, 16, 3), np.uint8))
+    options = {k: v for k, v in TINY.items() if k != "mode"}
+    for independent in (True, False):
+        config, _ = resolve(source, "x", None, {**options, "independent_target": independent})
+        learner = build_learner(config)
+        online, target = learner.projector.state_dict(), learner.target_projector.state_dict()
+        assert all(torch.equal(online[k], target[k]) for k in online) != independent
+
+
+def test_labels_that_are_held_out_are_not_pretrained_on(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data = (rng.integers(0, 256, (40, 16, 16, 3), np.uint8), np.arange(40) % 2)
+    for hold_out, seen in ((False, 40), (True, 36)):
+        out = tmp_path / str(hold_out)
+        byol.pretrain(data, out=out, **{**TINY, "epochs": 2, "batch_size": 4}, hold_out=hold_out)
+        lines = (out / "metrics.jsonl").read_text().splitlines()
+        assert json.loads(lines[-1])["step"] == 2 * seen // 4
+
+
+def test_the_readme_loop_runs() -> None:
+    """The loop of one's own, as printed, with random views and few steps."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    loop = next(block for block in blocks if "my_views" in block)
+    assert sum(bool(line.strip()) for line in loop.splitlines()) <= 30
+    names: dict[str, Any] = {"my_views": lambda: (torch.rand(8, 3, 32, 32),) * 2}
+    exec(loop.replace("steps = 1000", "steps = 20"), names)
+    assert all(torch.isfinite(p).all() for p in names["learner"].parameters())
+
+
+def test_documents_hold_the_figures_of_their_files() -> None:
+    import subprocess
+    import sys
+
+    script = ROOT / "benchmarks" / "tables.py"
+    answer = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stdout

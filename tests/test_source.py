@@ -1,0 +1,232 @@
+"""Splits, classes, labels and errors: what a path is taken for."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from byol.data.labels import align, as_labels
+from byol.data.source import Subset, open_source, open_splits
+from byol.errors import UserError
+
+
+def _image(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4)).save(path)
+    return path
+
+
+def _shard(path: Path, n: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(file, "PNG")
+    with tarfile.open(path, "w") as tar:
+        for i in range(n):
+            member = tarfile.TarInfo(f"{i}.png")
+            member.size = len(file.getvalue())
+            tar.addfile(member, io.BytesIO(file.getvalue()))
+    return path
+
+
+def test_three_images_in_a_flat_folder(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a.png", "c.webp"):
+        _image(tmp_path / name)
+    source = open_source(tmp_path)
+    assert [Path(source.locate(i)).name for i in range(len(source))] == ["a.png", "b.JPG", "c.webp"]
+    assert source.labels is None and source.classes is None and source.read(0)[1] is None
+
+
+@pytest.mark.parametrize(
+    ("files", "classes"),
+    [
+        (["cat/1.png", "dog/1.png"], ["cat", "dog"]),
+        (["cat/1.png", "dog/x/y/1.png"], ["cat", "dog"]),
+        (["cat/1.png", "dog/1.png", "1.png"], None),  # images beside them: just folders
+        (["camera/1.png", "camera/2.png"], None),  # a single folder is no class
+    ],
+)
+def test_which_sub_folders_are_classes(
+    tmp_path: Path, files: list[str], classes: list[str] | None
+) -> None:
+    for file in files:
+        _image(tmp_path / file)
+    (tmp_path / "empty").mkdir()
+    source = open_source(tmp_path)
+    assert source.classes == classes and len(source) == len(files)
+
+
+def test_split_folders(tmp_path: Path) -> None:
+    for file in ("train/cat/1.png", "train/dog/1.png", "Validation/dog/1.png", "test/emu/1.png"):
+        _image(tmp_path / file)
+    _image(tmp_path / "Validation/cat/2.png")
+    _image(tmp_path / "test/cat/1.png")
+    (tmp_path / "readme.csv").write_text("")
+    assert len(open_source(tmp_path)) == 2
+    splits = open_splits(tmp_path)
+    assert splits.test is not None and splits.test.labels is not None
+    assert splits.test.classes == splits.train.classes == ["cat", "dog", "emu"]
+    assert splits.test.labels.tolist() == [0, 2] and splits.test.read(1)[1] == 2
+    assert "2 images" in splits.choice and str(tmp_path / "test") in splits.choice
+    other = open_splits(tmp_path, split="train:val").test
+    assert other is not None and other.name == str(tmp_path / "Validation")
+    assert open_splits(tmp_path, split="val").train.name == str(tmp_path / "Validation")
+    with pytest.raises(UserError, match="has the splits test, train, val; 'extra'"):
+        open_source(tmp_path, "extra")
+
+
+def test_a_class_called_train_is_no_split(tmp_path: Path) -> None:
+    for file in ("car/1.png", "train/1.png", "boat/1.png"):
+        _image(tmp_path / file)
+    assert open_source(tmp_path).classes == ["boat", "car", "train"]
+
+
+def test_splits_by_the_names_of_shards(tmp_path: Path) -> None:
+    for name, n in (("set-train-000", 2), ("set-train-001", 3), ("set-validation-000", 4)):
+        _shard(tmp_path / "data" / f"{name}.tar", n)
+    splits = open_splits(tmp_path)
+    assert splits.test is not None and (len(splits.train), len(splits.test)) == (5, 4)
+    (tmp_path / "preview.png").write_bytes(b"")
+    assert len(open_source(tmp_path)) == 5  # one picture beside shards does not count
+
+
+def test_real_splits(data_dir: Path) -> None:
+    photos = open_splits(data_dir / "photos")
+    assert photos.test is not None and photos.test.classes == photos.train.classes
+    assert (len(photos.train), len(photos.test)) == (300, 100)
+    cifar = open_splits(data_dir / "cifar10")
+    assert cifar.test is not None and (len(cifar.train), len(cifar.test)) == (50_000, 10_000)
+    other = open_splits(data_dir / "photos", eval_data=data_dir / "cifar10").test
+    assert other is not None and len(other) == 10_000
+
+
+def test_splits_without_a_test() -> None:
+    splits = open_splits("digits")
+    assert splits.test is None and len(splits.train) == 1797
+    drawn = open_splits(None)
+    assert drawn.test is not None and (len(drawn.train), len(drawn.test)) == (4000, 2000)
+
+
+def test_splits_in_python_and_in_npz(tmp_path: Path) -> None:
+    images, labels = np.zeros((4, 3, 3), np.uint8), np.array([0, 1, 0, 1])
+    mapping = open_splits({"train": (images, labels), "validation": images[:2]})
+    assert mapping.test is not None and (len(mapping.train), len(mapping.test)) == (4, 2)
+    for naming in ("x_{}", "y_{}"), ("{}_images", "{}_labels"):
+        arrays = {
+            naming[0].format("train"): images,
+            naming[1].format("train"): labels,
+            naming[0].format("test"): images[:1],
+            naming[1].format("test"): labels[:1],
+        }
+        np.savez(tmp_path / "set.npz", allow_pickle=False, **arrays)
+        splits = open_splits(tmp_path / "set.npz")
+        assert splits.test is not None and (len(splits.train), len(splits.test)) == (4, 1)
+        assert splits.train.labels is not None and splits.train.labels.tolist() == [0, 1, 0, 1]
+
+
+def test_several_folders(tmp_path: Path) -> None:
+    for file in ("a/cat/1.png", "a/dog/1.png", "b/dog/1.png", "b/emu/1.png", "c/1.png"):
+        _image(tmp_path / file)
+    both = open_source([tmp_path / "a", tmp_path / "b"])
+    assert both.classes == ["cat", "dog", "emu"] and both.labels is not None
+    assert both.labels.tolist() == [0, 1, 1, 2]
+    assert open_source([tmp_path / "a", str(tmp_path / "c")]).labels is None
+
+
+def test_folder_of_arrays(tmp_path: Path) -> None:
+    for i in range(3):
+        np.save(tmp_path / f"{i}.npy", np.zeros((4, 5, 13), np.uint16))
+    assert len(open_source(tmp_path)) == 3
+
+
+def test_tar_index_is_kept_and_renewed(tmp_path: Path) -> None:
+    shard = _shard(tmp_path / "a.tar", 2)
+    assert len(open_source(shard)) == 2
+    index = tmp_path / "a.tar.index.json"
+    kept = json.loads(index.read_text())
+    assert len(kept["members"]) == 2
+    kept["members"] = ["x.png", "y.png"]
+    index.write_text(json.dumps(kept))
+    assert open_source(shard).locate(0) == f"{shard}:x.png"  # read from the index
+    index.write_text("{damaged")
+    assert open_source(shard).locate(0) == f"{shard}:0.png"
+    _shard(shard, 5)
+    assert len(open_source(shard)) == 5
+
+
+def test_subset_keeps_labels_and_places() -> None:
+    source = open_source((np.arange(12).reshape(4, 1, 3), np.array([5, 6, 7, 8])))
+    part = Subset(source, np.array([3, 1]))
+    assert part.labels is not None and part.labels.tolist() == [8, 6]
+    assert part.read(0)[1] == 8 and part.locate(1) == source.locate(1)
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "classes"),
+    [
+        ([3, 0, None], [3, 0, -1], ["0", "1", "2", "3"]),
+        (["b", "a", ""], [1, 0, -1], ["a", "b"]),
+        (["10", "2"], [10, 2], [str(i) for i in range(11)]),
+        ([10**12, 5], [1, 0], ["5", "1000000000000"]),
+        (np.array([[1], [0]]), [1, 0], ["0", "1"]),
+        ([None, None], None, None),
+        (np.zeros((2, 5)), None, None),
+        ([0.5, 1.5], None, None),
+    ],
+)
+def test_labels_of_any_form(
+    values: Any, labels: list[int] | None, classes: list[str] | None
+) -> None:
+    found, names = as_labels(values)
+    assert (None if found is None else found.tolist()) == labels and names == classes
+
+
+def test_align_by_name() -> None:
+    labels, names = align(np.array([0, 1, 2, -1]), ["a", "c", "d"], ["d", "b", "a"])
+    assert labels.tolist() == [2, 3, 0, -1] and names == ["d", "b", "a", "c"]
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda p: p / "nowhere", "nowhere does not exist; data is a folder of images"),
+        (lambda p: p, r"holds no images; files that end in \.jpg, .*\.png"),
+        (lambda p: _write(p / "a.docx", b"x"), "of no known format; data is"),
+        (lambda p: _write(p / "a.tar", b"x" * 2000), "cannot be read as an uncompressed tar"),
+        (lambda p: _write(p / "a.parquet", b"x" * 50), "cannot be read as Parquet"),
+        (lambda p: _write(p / "a.npy", b"x"), "cannot be read as NumPy"),
+        (lambda p: _write(p / "a.npz", b"x"), "cannot be read as NumPy"),
+        (lambda p: _write(p / "a.txt", b""), "names no images"),
+        (lambda p: _write(p / "a.txt", b"gone.png\n"), "names 'gone.png', and .* is not a file"),
+        (lambda p: _write(p / "a.txt", b"\xff\xfe\x00"), "UTF-8"),
+        (lambda p: _shard(p / "a.tar", 0), "holds no images"),
+        (lambda p: np.zeros((5, 3, 99, 99)), "channel-first"),
+        (lambda p: np.zeros((5, 5)), r"images are expected as numbers of shape \(N, H, W\)"),
+        (lambda p: np.zeros((0, 5, 5)), "holds no images"),
+        (lambda p: (np.zeros((5, 5, 5)), np.zeros(4)), "5 images but 4 labels"),
+        (lambda p: 7, "data of type int was given"),
+        (lambda p: [], "holds no images"),
+    ],
+)
+def test_wrong_data_is_one_sentence(make: Any, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=sentence) as raised:
+        open_source(make(tmp_path))
+    assert "\n" not in str(raised.value)
+
+
+def test_parquet_without_images(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"a": [1], "b": ["x"]}), tmp_path / "t.parquet")
+    with pytest.raises(UserError, match="has the columns a, b; none holds encoded images"):
+        open_source(tmp_path / "t.parquet")
