@@ -290,7 +290,7 @@ def _run(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Train, then measure: everything between an open run folder and result.json."""
-    started = time.monotonic()
+    started, started_cpu = time.monotonic(), time.process_time()
     precision = config.train.precision
     devices.make_deterministic(config.train.deterministic)
     learner = build_learner(config, module).to(device).to(memory_format=torch.channels_last)
@@ -314,7 +314,6 @@ def _run(
         folder,
         len(prepared.train),
         device,
-        precision,
         mode,
         keep,
     )
@@ -329,7 +328,7 @@ def _run(
         untrained = build_learner(config, module).encoder
         result |= compare(config, prepared, learner.encoder, untrained, device, precision, say)
     result["seconds"] = round(time.monotonic() - started, 1)
-    result["cpu_seconds"] = round(time.process_time(), 1)
+    result["cpu_seconds"] = round(time.process_time() - started_cpu, 1)
     folder.write_json("result.json", result)
     report.curves(folder.root)
     return result

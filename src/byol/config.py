@@ -266,6 +266,8 @@ def check(config: Config) -> None:
         )
     if not 0 <= optim.tau_base <= 1:
         raise UserError(f"tau_base is {optim.tau_base}; it must be from 0 to 1")
+    if config.train.seed < 0:
+        raise UserError(f"seed is {config.train.seed}; it must be 0 or more")
     if data.image_size < 8:
         raise UserError(f"image_size is {data.image_size}; it must be 8 or more")
     if network.projector_depth < 1:

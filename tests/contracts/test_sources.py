@@ -69,7 +69,7 @@ def _table(rows: range, where: Path) -> Any:
 
     named = where / "outside.png"  # a row may name a file instead of holding it
     named.write_bytes(_png(_pictures()[1]))
-    images = [{"bytes": _png(_pictures()[i]), "path": None} for i in rows]
+    images: list[dict[str, Any]] = [{"bytes": _png(_pictures()[i]), "path": None} for i in rows]
     if 1 in rows:
         images[1] = {"bytes": None, "path": "../outside.png"}
     features = {

@@ -46,8 +46,8 @@ def central_box(height: int, width: int, size: int) -> np.ndarray:
     """
     shorter = min(height, width)
     whole = shorter <= _SMALL or (height, width) == (size, size)
-    side = shorter if whole else round(shorter * 224 / 256)
-    return np.array([(height - side) // 2, (width - side) // 2, side, side])
+    side = shorter if whole else shorter * 224 // 256
+    return np.array([(height - side + 1) // 2, (width - side + 1) // 2, side, side])
 
 
 class _RandomCrops(Dataset[Any]):

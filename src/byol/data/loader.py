@@ -60,6 +60,23 @@ def _order(seed: int, epoch: int, n: int) -> np.ndarray:
     return _remembered[key]
 
 
+def _size(
+    heights: np.ndarray, widths: np.ndarray, area: np.ndarray, log_aspect: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Height and width of crops of this share of the area and log of width / height."""
+    pixels, ratio = heights * widths * area, np.exp(log_aspect)
+    h, w = np.rint(np.sqrt(pixels / ratio)), np.rint(np.sqrt(pixels * ratio))
+    return h.astype(np.int64), w.astype(np.int64)
+
+
+def official_size(
+    heights: np.ndarray, widths: np.ndarray, area: np.ndarray, log_aspect: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same with each side cut to the image's, no second attempt (`byol/utils/dataset.py`)."""
+    h, w = _size(heights, widths, area, log_aspect)
+    return np.clip(h, 1, heights), np.clip(w, 1, widths)
+
+
 def crop_boxes(
     heights: np.ndarray,
     widths: np.ndarray,
@@ -79,17 +96,14 @@ def crop_boxes(
     """
     attempts = 1 if rule == "official" else 10
     u = rng.uniforms(seed, CROP_STREAMS[view], epoch, index, 2 * attempts + 2)  # (B, draws)
-    full = (heights * widths)[:, None]  # (B, 1)
-    area = full * (spec.area[0] + (spec.area[1] - spec.area[0]) * u[:, 2 : 2 + attempts])
+    area = spec.area[0] + (spec.area[1] - spec.area[0]) * u[:, 2 : 2 + attempts]  # (B, attempts)
     low, high = math.log(spec.ratio[0]), math.log(spec.ratio[1])
-    ratio = np.exp(low + (high - low) * u[:, 2 + attempts :])  # (B, attempts)
-    w = np.rint(np.sqrt(area * ratio)).astype(np.int64)
-    h = np.rint(np.sqrt(area / ratio)).astype(np.int64)
+    log_aspect = low + (high - low) * u[:, 2 + attempts :]
     if rule == "official":
-        h, w = np.minimum(h[:, 0], heights), np.minimum(w[:, 0], widths)
-        h, w = np.maximum(h, 1), np.maximum(w, 1)
+        h, w = official_size(heights, widths, area[:, 0], log_aspect[:, 0])
         found = np.ones(len(index), bool)
     else:
+        h, w = _size(heights[:, None], widths[:, None], area, log_aspect)  # (B, attempts) each
         fits = (h > 0) & (w > 0) & (h <= heights[:, None]) & (w <= widths[:, None])
         found = fits.any(1)
         first = fits.argmax(1)[:, None]

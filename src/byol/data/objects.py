@@ -63,7 +63,10 @@ class MapSource:
             values = _targets(self._dataset)
             if values is None and _parts(self._dataset[0])[1] is not None:
                 values = [_parts(self._dataset[i])[1] for i in range(self._n)]
-            names = getattr(self._dataset, "classes", None)
+            whole = self._dataset
+            while isinstance(whole, torch.utils.data.Subset):
+                whole = whole.dataset
+            names = getattr(whole, "classes", None)
             self._numbering = as_labels(values, list(names) if names else None)
         return self._numbering
 

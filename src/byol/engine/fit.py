@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from byol import schedules, views
 from byol.config import Config
@@ -69,7 +69,6 @@ def fit(
     folder: RunFolder,
     images: int,
     device: torch.device,
-    precision: str,
     mode: str,
     keep: Callable[[Byol], None],
 ) -> tuple[dict[str, float], Verdict]:
@@ -83,7 +82,7 @@ def fit(
     optimizer = build_optimizer(config, learner)
     at = Progressed()
     _resume(folder, learner, optimizer, monitor, at, loader)
-    network = torch.compile(learner) if train.compile else learner
+    network: nn.Module = torch.compile(learner) if train.compile else learner  # type: ignore[assignment]
     numbers: dict[str, float] = {}
     verdict = Verdict("too early", "nothing was measured yet")
     every = max(1, total_steps // train.evaluations)
@@ -108,16 +107,9 @@ def fit(
         for batch in loader.batches(at.step, total_steps):
             waited = time.monotonic() - asked
             torch.manual_seed((train.seed << 32) + at.step)  # for dropout, where a network has it
-
             torch._foreach_copy_(before, buffers)
-            loss = torch.zeros((), device=device)
-            for piece in _pieces(batch, optim.accumulation):
-                view1, view2 = make_views(config, piece, device)  # (b, C, S, S) each
-                with autocast(device, precision):
-                    piece_loss, details = network(view1, view2, details=True)
-                piece_loss = piece_loss / optim.accumulation
-                piece_loss.backward()
-                loss += piece_loss.detach()
+
+            loss, details, labels = _forward_backward(config, network, batch, device)
 
             lr = schedules.learning_rate(
                 at.step, total_steps, warmup_steps, optim.base_lr, optim.batch_size
@@ -128,7 +120,7 @@ def fit(
             if _finite(loss, optimizer):
                 optimizer.step()
                 learner.update_target(tau)
-                monitor.observe(details, piece.labels.to(device))
+                monitor.observe(details, labels)
                 at.skipped_in_a_row = 0
             else:
                 torch._foreach_copy_(buffers, before)
@@ -165,6 +157,21 @@ def fit(
 
 
 _SHOWN = ("loss", "lr", "tau", "kNN", "verdict")
+
+
+def _forward_backward(
+    config: Config, network: nn.Module, batch: Batch, device: torch.device
+) -> tuple[Tensor, Details, Tensor]:
+    """Gradients of a whole batch, piece by piece; the loss, the last piece's details and labels."""
+    pieces = config.optim.accumulation
+    loss = torch.zeros((), device=device)
+    for piece in _pieces(batch, pieces):
+        view1, view2 = make_views(config, piece, device)  # (b, C, S, S) each
+        with autocast(device, config.train.precision):
+            piece_loss, details = network(view1, view2, details=True)
+        (piece_loss / pieces).backward()
+        loss += piece_loss.detach() / pieces
+    return loss, details, piece.labels.to(device)
 
 
 def make_views(config: Config, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
