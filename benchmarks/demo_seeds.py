@@ -28,7 +28,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             result = byol.pretrain(data, out=Path(scratch, "run"), recipe="demo", seed=seed)
         rows.append({"seed": seed, "test_seed": 1000 + seed, **result})
-        table = {"environment": environment(), "rows": rows}
+        machine = {k: v for k, v in environment().items() if k != "command"}
+        table = {"environment": machine, "rows": rows}
         (HOME / "demo.json").write_text(json.dumps(table, indent=1) + "\n")
 
 

@@ -73,7 +73,8 @@ def main() -> None:
         shown = {**chosen, "epochs": config["optim"]["epochs"]}
         shown |= {"base_lr": config["optim"]["base_lr"], "tau": config["optim"]["tau_base"]}
         rows.append({"options": shown, "result": result})
-        table = {"environment": environment(), "rows": rows}
+        machine = {k: v for k, v in environment().items() if k != "command"}
+        table = {"environment": machine, "rows": rows}
         (HOME / f"{options.name}.json").write_text(json.dumps(table, indent=1) + "\n")
 
 

@@ -68,11 +68,10 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
 def test_measuring_leaves_training_as_it_was() -> None:
     """Bit for bit: weights, buffers, training modes of every part, random numbers."""
     learner = _learner()
-    frozen = learner.encoder.get_submodule("1") if False else list(learner.encoder.modules())[-1]
-    frozen.eval()
+    list(learner.encoder.modules())[-1].eval()  # a frozen part stays frozen
+    watch = Monitor(_held(9), _held(7), 3, learner.encoder.num_features, CPU)
     modes = [part.training for part in learner.modules()]
     before, random = _state(learner), torch.get_rng_state()
-    watch = Monitor(_held(9), _held(7), 3, learner.encoder.num_features, CPU)
     numbers, _ = watch.measure(learner, 5)
     assert [part.training for part in learner.modules()] == modes
     assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())

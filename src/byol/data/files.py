@@ -235,9 +235,12 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _ignore_signals(worker: int) -> None:
-    """Ctrl-C and termination reach the whole process group; the main process decides."""
+    """Ctrl-C and termination may reach the whole process group; the main process decides.
+
+    The second SIGTERM ends a worker, as it comes from a main process that is leaving.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 @contextmanager

@@ -1,0 +1,105 @@
+"""Linear evaluation: problems with a known answer, and scikit-learn's."""
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+from torch.nn import functional as F
+
+from byol.data.embedded import digits
+from byol.tasks import linear as module
+from byol.tasks.linear import PAPER_RATES, RATES, linear
+
+
+def _fixed(features: Tensor) -> "module.EpochFeatures":
+    return lambda epoch: features
+
+
+def _separable(n: int, classes: int = 4) -> tuple[Tensor, Tensor]:
+    labels = torch.arange(n) % classes
+    return 3 * F.one_hot(labels, 8).float() + 0.3 * torch.randn(n, 8), labels
+
+
+def test_a_separable_problem_is_solved() -> None:
+    (train, labels), (test, test_labels) = _separable(400), _separable(100)
+    found = linear(_fixed(train), labels, test, test_labels, 4, epochs=10)
+    assert found["top1"] == 100 and found["top5"] == 100 and found["lr"] in RATES
+
+
+def test_same_seed_same_numbers() -> None:
+    train, labels = torch.randn(300, 6), torch.arange(300) % 3
+    one, two = (linear(_fixed(train), labels, train, labels, 3, epochs=3, seed=4) for _ in "ab")
+    assert one == two
+
+
+def test_digits_as_logistic_regression() -> None:
+    images, names, _ = digits()
+    pixels, labels = torch.from_numpy(images).flatten(1) / 255, torch.from_numpy(names)
+    train, test = slice(0, 1200), slice(1200, None)
+    ours = linear(_fixed(pixels[train]), labels[train], pixels[test], labels[test], 10, epochs=30)
+    reference = LogisticRegression(max_iter=2000).fit(pixels[train].numpy(), names[train])
+    theirs = 100 * reference.score(pixels[test].numpy(), names[test])
+    assert ours["top1"] == pytest.approx(theirs, abs=2)
+    assert ours["top5"] > 99
+
+
+def test_training_is_that_of_torch() -> None:
+    """Nesterov momentum 0.9, no decay, the base rate times batch / 256, cosine to 0, side by
+    side for two rates."""
+    torch.set_num_threads(1)
+    n, classes, epochs, batch, rates = 50, 3, 4, 16, (0.4, 3.0)
+    features, labels = torch.randn(n, 5), torch.arange(n) % classes
+    ours = module._train(
+        _fixed(features), labels, torch.arange(n), classes, epochs, batch, rates, seed=9
+    )
+    for r, rate in enumerate(rates):
+        layer = torch.nn.Linear(5, classes)
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+        sgd = torch.optim.SGD(layer.parameters(), rate * batch / 256, momentum=0.9, nesterov=True)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, epochs * 4)
+        for epoch in range(epochs):
+            for at in module._batches(torch.arange(n), batch, 9, epoch):
+                sgd.zero_grad()
+                F.cross_entropy(layer(features[at]), labels[at]).backward()
+                sgd.step()
+                cosine.step()
+        torch.testing.assert_close(ours[0][r], layer.weight.detach().T, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours[1][r, 0], layer.bias.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_rate_is_chosen_on_a_held_out_tenth() -> None:
+    """A rate that diverges, and one that learns nothing, lose; the test set has no say."""
+    train, labels = _separable(200)
+    said: list[str] = []
+    found = linear(
+        _fixed(train), labels, -train, labels, 4, epochs=5,
+        rates=(1e-12, 0.3, 1e30), progress=said.append,
+    )  # fmt: skip
+    assert found["lr"] == 0.3 and found["top1"] < 25
+    assert said == ["learning rate 0.3: 100.0 % on the held-out tenth"]
+
+
+def test_one_rate_needs_no_choice() -> None:
+    train, labels = _separable(40)
+    said: list[str] = []
+    found = linear(
+        _fixed(train), labels, train, labels, 4, epochs=2, rates=(0.2,), progress=said.append
+    )
+    assert found["lr"] == 0.2 and not said
+
+
+def test_features_are_asked_for_every_epoch() -> None:
+    train, labels = _separable(40)
+    asked = set()
+
+    def augmented(epoch: int) -> Tensor:
+        asked.add(epoch)
+        return train + 0.01 * epoch
+
+    linear(augmented, labels, train, labels, 4, epochs=5, rates=(0.2,))
+    assert asked == {0, 1, 2, 3, 4}
+
+
+def test_the_papers_rates_are_among_ours() -> None:
+    assert set(PAPER_RATES) == {0.05, 0.1, 0.2, 0.3, 0.4} and set(PAPER_RATES) < set(RATES)
