@@ -4,7 +4,7 @@ Runs `byol pretrain` once without interruption and once with SIGKILL at random m
 fourth one timed to fall into a checkpoint being written), started again with the same command each
 time, and compares the two encoders byte for byte. Prints one JSON line; exit code 1 if they differ.
 
-    python benchmarks/kill.py --kills 20 -- cifar10/ --epochs 1 --model convnet
+    python benchmarks/kill.py --kills 20 -- cifar10/ --epochs 4 --model convnet
 """
 
 import argparse
@@ -16,6 +16,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from byol.engine.device import environment
+
+HOME = Path(__file__).parent.parent / "docs" / "results"
 
 
 def start(arguments: list[str], out: Path) -> subprocess.Popen[bytes]:
@@ -76,6 +80,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=4, help="longest wait before a kill")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument("--write", action="store_true", help="write docs/results/kill.json")
     parser.add_argument("arguments", nargs="*", help="arguments of byol pretrain, after --")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -97,6 +102,14 @@ def main() -> int:
             "sha256": digest(killed),
         }
         print(json.dumps(result))
+        if options.write:
+            machine = {k: v for k, v in environment().items() if k != "command"}
+            names = " ".join(
+                ["$BYOL_DATA/cifar10/" + Path(options.arguments[0]).name, *options.arguments[1:]]
+            )
+            command = f"python benchmarks/kill.py --kills {options.kills} --write -- {names}"
+            table = {"environment": machine, "command": command, "result": result}
+            Path(HOME / "kill.json").write_text(json.dumps(table, indent=1) + "\n")
         return 0 if equal else 1
 
 

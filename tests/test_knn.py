@@ -19,7 +19,11 @@ def test_hand_numbers() -> None:
 
 def test_neighbours_far_away_outvote_a_near_one_only_when_it_is_warm() -> None:
     bank = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.8, -0.6]])
-    bank_labels, query, label = torch.tensor([0, 1, 1]), torch.tensor([[1.0, 0.0]]), torch.tensor([0])
+    bank_labels, query, label = (
+        torch.tensor([0, 1, 1]),
+        torch.tensor([[1.0, 0.0]]),
+        torch.tensor([0]),
+    )
     cold = knn(bank, bank_labels, query, label, 2, k=3, temperature=0.07)
     warm = knn(bank, bank_labels, query, label, 2, k=3, temperature=10)
     nearest = knn(bank, bank_labels, query, label, 2, k=1, temperature=10)

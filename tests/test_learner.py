@@ -44,9 +44,7 @@ def test_both_directions_are_summed() -> None:
     view1, view2 = _views()
     plain = copy.deepcopy(learner)
     with torch.no_grad():
-        p1, p2 = (
-            plain.predictor(plain.projector(plain.encoder(view))) for view in (view1, view2)
-        )
+        p1, p2 = (plain.predictor(plain.projector(plain.encoder(view))) for view in (view1, view2))
         z1, z2 = (plain.target_projector(plain.target_encoder(view)) for view in (view1, view2))
     expected = regression_loss(p1, z2).mean() + regression_loss(p2, z1).mean()
     torch.testing.assert_close(learner(view1, view2).detach(), expected)

@@ -48,12 +48,18 @@ def test_the_reason_has_number_threshold_and_advice() -> None:
 def test_thresholds_tell_spread_from_collapse() -> None:
     spread, collapsed = torch.randn(256, 64), 1 + 0.05 * torch.randn(256, 64)
     for z, verdict in ((spread, "healthy"), (collapsed, "collapsed")):
-        assert judge(WARM, metrics.standard_deviation(z), metrics.effective_rank(z)).verdict == verdict
+        assert (
+            judge(WARM, metrics.standard_deviation(z), metrics.effective_rank(z)).verdict == verdict
+        )
 
 
 def _learner() -> Byol:
     encoder = ConvNet(4)
     return Byol(encoder, mlp(encoder.num_features, 16, 8), mlp(8, 16, 8))
+
+
+def _size(learner: Byol) -> int:
+    return int(learner.encoder.num_features)  # type: ignore[arg-type]
 
 
 def _held(n: int, classes: int = 3) -> Held:
@@ -69,7 +75,7 @@ def test_measuring_leaves_training_as_it_was() -> None:
     """Bit for bit: weights, buffers, training modes of every part, random numbers."""
     learner = _learner()
     list(learner.encoder.modules())[-1].eval()  # a frozen part stays frozen
-    watch = Monitor(_held(9), _held(7), 3, learner.encoder.num_features, CPU)
+    watch = Monitor(_held(9), _held(7), 3, _size(learner), CPU)
     modes = [part.training for part in learner.modules()]
     before, random = _state(learner), torch.get_rng_state()
     numbers, _ = watch.measure(learner, 5)
@@ -105,7 +111,7 @@ def test_numbers_by_hand() -> None:
     learner, bank, queries = _learner(), _held(30), _held(20)
     for _ in range(3):
         learner(torch.rand(8, 3, 32, 32), torch.rand(8, 3, 32, 32))
-    watch = Monitor(bank, queries, 3, learner.encoder.num_features, CPU, knn_k=5)
+    watch = Monitor(bank, queries, 3, _size(learner), CPU, knn_k=5)
     nn.init.normal_(watch.probe.weight)
     numbers, verdict = watch.measure(learner, WARM)
     plain = copy.deepcopy(learner).eval()
@@ -128,7 +134,7 @@ def test_numbers_by_hand() -> None:
 
 def test_without_labels_there_are_the_collapse_numbers_alone() -> None:
     learner = _learner()
-    watch = Monitor(_held(4, 0), _held(8, 0), 0, learner.encoder.num_features, CPU)
+    watch = Monitor(_held(4, 0), _held(8, 0), 0, _size(learner), CPU)
     numbers, _ = watch.measure(learner, 0)
     assert list(numbers) == ["projection_deviation", "projection_rank", "projection_cosine"]
     before = _state(watch.probe)

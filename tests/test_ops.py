@@ -51,9 +51,7 @@ def _assert_hsv_close(ours: Tensor, official: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("name", list(COLOUR))
-def test_colour_operations(
-    name: str, dtype: torch.dtype, golden: Callable[[str], Any]
-) -> None:
+def test_colour_operations(name: str, dtype: torch.dtype, golden: Callable[[str], Any]) -> None:
     data = golden("image_ops")
     operation, parameter = COLOUR[name]
     given = torch.from_numpy(data[f"{name}/{parameter}"]).to(dtype)

@@ -82,7 +82,7 @@ class Run:
             momentum=float(self("config/momentum")),
             trust_coefficient=float(self("config/eta")),
         )
-        self.dtype = dtype
+        self.dtype, self.compared = dtype, set[str]()
 
     def __call__(self, key: str) -> Any:
         return self.data[f"{self.case}/{key}"]
@@ -165,6 +165,7 @@ class Compare:
     def __call__(self, name: str, ours: Any) -> None:
         key = f"step{self.step}/{name}"
         if f"{self.run.case}/{key}" in self.run.data:
+            self.run.compared.add(key)
             np.testing.assert_allclose(ours, self.run(key), err_msg=key, **CLOSE)
 
     def target_state(self) -> None:
@@ -172,6 +173,7 @@ class Compare:
         key = f"step{self.step}/target_state"
         if f"{self.run.case}/{key}" not in self.run.data:
             return
+        self.run.compared.add(key)
         official = unpack(self.run.states, self.run("state_shapes"), self.run(key))
         ours = _states(self.run.target)
         names = [name for name in official if not name.startswith("predictor")]
@@ -216,6 +218,9 @@ def test_every_step_in_float64(case: str, steps: int, golden: Callable[[str], An
         same("online_state", pack(run.states, _states(run.online)))
         same.target_state()
         same("momentum", pack(run.names, run.parameters(run.online, run.momentum)))
+    recorded = {key.removeprefix(f"{case}/") for key in run.data if key.startswith(f"{case}/step")}
+    given = {f"step{step}/{name}" for step in range(steps) for name in ("view1", "view2", "labels")}
+    assert run.compared == recorded - given
 
 
 @pytest.mark.parametrize("case", ["A", "B"])

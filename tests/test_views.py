@@ -84,9 +84,7 @@ def test_whole_pipeline_with_the_official_draws(view: int, golden: Callable[[str
 
     parameters = np.stack([array(name) for name in PARAMETERS], axis=1)
     gates = {name: array(name) for name in (*GATES, "order", "sigma")}
-    ours = views.apply(
-        _nchw(array("images_uint8")), _draws(16, jitter_params=parameters, **gates)
-    )
+    ours = views.apply(_nchw(array("images_uint8")), _draws(16, jitter_params=parameters, **gates))
     assert ours.dtype == torch.float32
     np.testing.assert_allclose(_nhwc(ours), array("output"), rtol=0, atol=5e-6)
 
@@ -300,9 +298,7 @@ def test_pixels_of_random_views_without_their_correlation(
 
 
 @pytest.mark.parametrize(("view", "spec"), [(1, T), (2, T_PRIME)])
-def test_distribution_of_the_draws(
-    view: int, spec: ViewSpec, golden: Callable[[str], Any]
-) -> None:
+def test_distribution_of_the_draws(view: int, spec: ViewSpec, golden: Callable[[str], Any]) -> None:
     data, count = golden("random_statistics"), 4 * VISITS
     d = views.draw(spec, 1, np.arange(count) // 4, np.arange(count) % 4, view - 1)
     parameters = {**dict(zip(PARAMETERS, d.jitter_params.T, strict=True)), "sigma": d.sigma}
@@ -312,7 +308,9 @@ def test_distribution_of_the_draws(
         se = max(np.sqrt(2) * float(data[f"{key}_se"]), 1e-12)
         assert abs(share - data[key]) / se < 4.5, gate
     bits = sum(getattr(d, gate).astype(int) << (4 - i) for i, gate in enumerate(GATES))
-    _assert_same_shares(np.bincount(bits, minlength=32), data[f"view{view}/draw/gates_joint_counts"])
+    _assert_same_shares(
+        np.bincount(bits, minlength=32), data[f"view{view}/draw/gates_joint_counts"]
+    )
 
     for name, values in parameters.items():
         key = f"view{view}/draw/{name}"

@@ -7,6 +7,7 @@ flag's sentence, `common` puts it on the first page of --help.
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -191,7 +192,10 @@ def parse(name: str, value: Any, kind: Any) -> Any:
             return value
         if origin is tuple:
             parts = value.replace(",", " ").split() if isinstance(value, str) else value
-            return tuple(float(part) for part in parts)
+            numbers = tuple(float(part) for part in parts)
+            if Ellipsis not in arguments and len(numbers) != len(arguments):
+                raise ValueError
+            return numbers
         if kind is bool:
             return _truth(value)
         if kind is int and isinstance(value, float) and not value.is_integer():
@@ -212,7 +216,8 @@ def _truth(value: Any) -> bool:
 
 def _words(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
-        return "a list of numbers"
+        sides = typing.get_args(kind)
+        return "a list of numbers" if Ellipsis in sides else f"{len(sides)} numbers"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     return names.get(kind, str(kind))
 
@@ -242,13 +247,40 @@ def from_dict(plain: Mapping[str, Any]) -> Config:
     return with_options(config, values)
 
 
+_ABOVE_0 = {
+    "epochs", "batch_size", "accumulation", "base_lr", "trust_coefficient", "hidden_size",
+    "projection_size", "projector_depth", "evaluations", "knn_k", "knn_temperature", "log_every",
+    "crop_area_min", "crop_ratio_min", "blur_sigma_min",
+}  # fmt: skip
+_FROM_0 = {
+    "warmup_epochs", "weight_decay", "predictor_depth", "seed", "save_seconds", "workers",
+    "brightness", "contrast", "saturation", "hue",
+}  # fmt: skip
+_FROM_0_TO_1 = {
+    "tau_base", "momentum", "bad_share", "flip", "flip_vertical", "rotate", "jitter", "grey",
+    "blur", "solarize", "crop_area_max",
+}  # fmt: skip
+
+
+def _check_bounds(name: str, option: str, value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{name} is {value}; it must be a finite number")
+    if option in _ABOVE_0 and value <= 0:
+        raise UserError(f"{name} is {value}; it must be above 0")
+    if option in _FROM_0 and value < 0:
+        raise UserError(f"{name} is {value}; it must be 0 or more")
+    if option in _FROM_0_TO_1 and not 0 <= value <= 1:
+        raise UserError(f"{name} is {value}; it must be from 0 to 1")
+
+
 def check(config: Config) -> None:
     """Refuse what cannot work. Raises UserError with what to do instead."""
-    optim, network, data = config.optim, config.network, config.data
+    for name, group, option, _ in options():
+        value = getattr(getattr(config, group), option.name)
+        if value is not None:
+            _check_bounds(name, option.name, value)
+    optim = config.optim
     peak = optim.base_lr * optim.batch_size / 256
-    for name in ("epochs", "batch_size", "accumulation", "base_lr"):
-        if not getattr(optim, name) > 0:
-            raise UserError(f"{name} is {getattr(optim, name)}; it must be above 0")
     if optim.optimizer == "adamw" and peak > 0.02:
         raise UserError(
             f"a learning rate of {peak:g} (base {optim.base_lr:g} at batch {optim.batch_size}) is "
@@ -264,29 +296,10 @@ def check(config: Config) -> None:
             f"batch_size {optim.batch_size} does not split into {optim.accumulation} equal pieces "
             "of 2 images or more: batch norm needs 2, and all pieces must be alike"
         )
-    if not 0 <= optim.tau_base <= 1:
-        raise UserError(f"tau_base is {optim.tau_base}; it must be from 0 to 1")
-    if config.train.seed < 0:
-        raise UserError(f"seed is {config.train.seed}; it must be 0 or more")
-    if data.image_size < 8:
-        raise UserError(f"image_size is {data.image_size}; it must be 8 or more")
-    if network.projector_depth < 1:
-        raise UserError("projector_depth is 0; it must be 1 or more")
+    if config.data.image_size < 8:
+        raise UserError(f"image_size is {config.data.image_size}; it must be 8 or more")
     for name in ("view1", "view2"):
-        _check_view(name, getattr(config, name))
-
-
-def _check_view(name: str, view: ViewSpec) -> None:
-    gates = ("flip", "flip_vertical", "rotate", "jitter", "grey", "blur", "solarize")
-    for gate in gates:
-        if not 0 <= getattr(view, gate) <= 1:
-            raise UserError(f"{name}_{gate} is {getattr(view, gate)}; a probability is from 0 to 1")
-    if not 0 < view.crop_area_min <= view.crop_area_max <= 1:
-        raise UserError(
-            f"{name} crops areas from {view.crop_area_min} to {view.crop_area_max}; they must "
-            "rise and lie above 0 and at most at 1"
-        )
-    if not 0 < view.crop_ratio_min <= view.crop_ratio_max:
-        raise UserError(f"{name}'s crop ratios must be above 0 and rise")
-    if not 0 < view.blur_sigma_min <= view.blur_sigma_max:
-        raise UserError(f"{name}'s blur sigmas must be above 0 and rise")
+        for kind in ("crop_area", "crop_ratio", "blur_sigma"):
+            low, high = (getattr(getattr(config, name), f"{kind}_{end}") for end in ("min", "max"))
+            if low > high:
+                raise UserError(f"{name}_{kind}_min is {low}, above {name}_{kind}_max, {high}")

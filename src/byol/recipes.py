@@ -157,8 +157,8 @@ def photos_224(optim: OptimConfig, images: int) -> Config:
 
 
 def demo(optim: OptimConfig, images: int) -> Config:
-    """The drawn textures in under three minutes on two CPU cores, with a plain ConvNet. Expected:
-    docs/results.md. Grey in 8 of 10 views instead of the paper's 2: on these pictures colour means
+    """The drawn textures with a plain ConvNet. Expected: docs/results.md. Cost: under three minutes
+    on two CPU cores. Grey in 8 of 10 views instead of the paper's 2: on these pictures colour means
     nothing, and it is what BYOL would learn first."""
     view1, view2 = PRESETS["textures"]
     return Config(

@@ -220,6 +220,7 @@ def _run(dataset: Dataset[Any], batches: Any, workers: int, pinned: bool) -> Ite
         collate_fn=_as_it_is,
         worker_init_fn=_ignore_signals,
         pin_memory=pinned,
+        persistent_workers=workers > 0,  # only these are stopped at exit after an exception
         generator=torch.Generator(),  # else it would advance the global one
     )
     with _interrupts_held(workers):  # a worker must not die with a traceback while it starts

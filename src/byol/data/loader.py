@@ -156,9 +156,7 @@ class ResidentLoader:
     def _cut(self, at: Tensor, epoch: np.ndarray, index: np.ndarray) -> Tensor:
         height, width = (np.full(len(index), side) for side in self.images.shape[2:])
         boxes = [
-            crop_boxes(
-                height, width, self.seed, epoch, index, view, self.crops[view], self.rule
-            )
+            crop_boxes(height, width, self.seed, epoch, index, view, self.crops[view], self.rule)
             for view in (0, 1)
         ]
         box = torch.from_numpy(np.stack(boxes, 1)).flatten(0, 1).to(at.device)  # (2B, 4)

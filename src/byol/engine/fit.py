@@ -1,10 +1,12 @@
 """The loop. Top to bottom it is one training run, in order of time."""
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
@@ -81,7 +83,8 @@ def fit(
     optim, train = config.optim, config.train
     optimizer = build_optimizer(config, learner)
     at = Progressed()
-    _resume(folder, learner, optimizer, monitor, at, loader)
+    if _resume(folder, learner, optimizer, monitor, at, loader) and mode != "quiet":
+        print(f"continuing {folder.root} at step {at.step}", flush=True)
     network: nn.Module = torch.compile(learner) if train.compile else learner  # type: ignore[assignment]
     numbers: dict[str, float] = {}
     verdict = Verdict("too early", "nothing was measured yet")
@@ -136,7 +139,8 @@ def fit(
                 numbers, verdict = monitor.measure(learner, at.step)
                 log.write(at.step, **numbers, verdict=verdict.verdict)
                 if verdict.verdict in ("doubtful", "collapsed"):
-                    progress.say(f"step {at.step}: {verdict.verdict}: {verdict.reason}")
+                    sentence = f"step {at.step}: {verdict.verdict}: {verdict.reason}"
+                    progress.say(sentence, warning=True)
                 if "knn" in numbers:
                     shown["kNN"] = numbers["knn"]
                 shown["verdict"] = verdict.verdict
@@ -204,7 +208,9 @@ def _skip(at: Progressed, batch: Batch, folder: RunFolder, progress: Progress) -
     """Count a step that is left out; raises UserError at the tenth in a row."""
     at.skipped += 1
     at.skipped_in_a_row += 1
-    progress.say(f"step {at.step}: the loss or a gradient is not finite; the step is skipped")
+    progress.say(
+        f"step {at.step}: the loss or a gradient is not finite; the step is skipped", warning=True
+    )
     if at.skipped_in_a_row >= MOST_SKIPPED:
         folder.write_json("bad_batch.json", {"step": at.step, "images": batch.index.tolist()})
         raise UserError(
@@ -228,18 +234,18 @@ def _resume(
     monitor: Monitor,
     at: Progressed,
     loader: Loader,
-) -> None:
-    """Load the newest whole checkpoint of the run folder, if there is one."""
-    found = checkpoint.newest(folder.checkpoints, print)
+) -> bool:
+    """Load the newest whole checkpoint of the run folder; whether there was one."""
+    found = checkpoint.newest(folder.checkpoints, partial(print, file=sys.stderr))
     if found is None:
-        return
+        return False
     _, state = found
     learner.load_state_dict(state["learner"])
     optimizer.load_state_dict(state["optimizer"])
     monitor.load_state_dict(state["monitor"])
     vars(at).update(state["progress"])
     loader.bad.extend(state["bad"])
-    print(f"continuing {folder.root} at step {at.step}", flush=True)
+    return True
 
 
 @contextmanager

@@ -1,0 +1,95 @@
+"""The levels of the package: a file imports from lower levels only, and no file is unplaced."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import byol
+
+ROOT = Path(byol.__file__).parent
+
+# Formulas first, the command line last. Files of one level do not know each other; where some of
+# them build on others, a fraction says in which order.
+LEVELS: dict[str, float] = {
+    # 0: no import from the package at all (formulas, plain values)
+    "errors": 0, "viewspec": 0, "rng": 0, "losses": 0, "schedules": 0, "ops": 0, "optim": 0,
+    "metrics": 0, "networks.heads": 0, "networks.norm": 0, "networks.resnet": 0,
+    "data.embedded": 0, "data.decode": 0, "data.labels": 0, "data.__init__": 0,
+    "engine.__init__": 0, "networks.__init__": 0, "tasks.__init__": 0,
+    # 1: views, networks, sources of images
+    "views": 1, "networks.convnet": 1, "engine.files": 1, "data.arrays": 1, "data.shards": 1,
+    "data.objects": 1, "data.loader": 1,
+    "networks.external": 1.5, "data.folders": 1.5, "data.source": 1.6,
+    "data.reader": 1.7, "data.statistics": 1.7, "data.resident": 1.8, "data.files": 1.8,
+    # 2: what a run consists of
+    "config": 2, "learner": 2, "monitor": 2.5,
+    # 3 and 4: the engine and the loop
+    "engine.device": 3, "engine.checkpoint": 3, "engine.log": 3, "engine.runfolder": 3,
+    "engine.fit": 4,
+    # 5 to 8: tasks, recipes, the public functions, the command line
+    "tasks.knn": 5, "tasks.linear": 5, "tasks.features": 5,
+    "recipes": 6,
+    "report": 7, "api": 7.5, "__init__": 7.8,
+    "cli": 8, "__main__": 9,
+}  # fmt: skip
+TORCHLESS = ("errors", "viewspec", "config", "schedules", "rng", "recipes", "cli", "__init__")
+
+
+def _name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+FILES = {_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def _resolve(dotted: str) -> str | None:
+    """byol.data.source -> data.source; None for what is no file of the package."""
+    parts = dotted.split(".")
+    if parts[0] != "byol":
+        return None
+    name = ".".join(parts[1:]) or "__init__"
+    return next((found for found in (name, f"{name}.__init__") if found in FILES), None)
+
+
+def _imports(path: Path) -> set[str]:
+    """The files of the package that one imports, wherever in it the import stands."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name for alias in node.names if (name := _resolve(alias.name))}
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are written in full"
+            module = node.module or ""
+            for alias in node.names:  # a file, or something out of a file
+                name = _resolve(f"{module}.{alias.name}") or _resolve(module)
+                found |= {name} if name else set()
+    return found
+
+
+def test_every_file_has_a_level() -> None:
+    assert set(FILES) - set(LEVELS) == set(), "new files: give them a level"
+    assert set(LEVELS) - set(FILES) == set(), "levels of files that are gone"
+
+
+@pytest.mark.parametrize("name", list(FILES))
+def test_imports_point_downwards(name: str) -> None:
+    for imported in _imports(FILES[name]):
+        assert LEVELS[imported] < LEVELS[name], f"{name} imports {imported}"
+
+
+def test_edges_are_found() -> None:
+    """Plain, inside a function, of a package and of a name: none escapes."""
+    assert {"ops", "rng", "viewspec"} == _imports(FILES["views"])
+    assert {"api", "recipes", "engine.device", "errors"} < _imports(FILES["cli"])
+    assert "engine.checkpoint" in _imports(FILES["engine.fit"])
+
+
+@pytest.mark.parametrize("name", TORCHLESS)
+def test_help_is_quick_as_torch_is_not_imported(name: str) -> None:
+    """At the top of the files that the command line needs to show its help."""
+    for node in ast.parse(FILES[name].read_text(encoding="utf-8")).body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        heavy = ("torch", "timm", "torchvision", "sklearn", "matplotlib", "pyarrow")
+        assert not [found for found in names if found.split(".")[0] in heavy]
