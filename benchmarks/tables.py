@@ -38,7 +38,7 @@ def where(table: dict[str, Any]) -> str:
 
 
 def demo(table: dict[str, Any]) -> str:
-    """A row a seed, then mean, deviation, and the lowest of trained beside the highest of others."""
+    """A row a seed, then mean, deviation, and the lowest trained beside the highest others."""
     rows = table["rows"]
     kinds = [("knn", "trained"), ("knn", "untrained"), ("knn", "raw_pixels")]
     kinds += [("linear", "trained"), ("linear", "untrained"), ("linear", "raw_pixels")]

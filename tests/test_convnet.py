@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from byol.networks.convnet import ConvNet, init_official_
-from byol.networks.external import count_parameters
+from byol.networks.encoder import count_parameters
 from byol.networks.norm import DebiasedBatchNorm
 
 

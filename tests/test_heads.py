@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from byol.networks.convnet import init_official_
-from byol.networks.external import count_parameters
+from byol.networks.encoder import count_parameters
 from byol.networks.heads import mlp
 from byol.networks.norm import DebiasedBatchNorm
 from tests.conftest import GOLDEN

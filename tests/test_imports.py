@@ -20,7 +20,7 @@ LEVELS: dict[str, float] = {
     # 1: views, networks, sources of images
     "views": 1, "networks.convnet": 1, "engine.files": 1, "data.arrays": 1, "data.shards": 1,
     "data.objects": 1, "data.loader": 1,
-    "networks.external": 1.5, "data.folders": 1.5, "data.source": 1.6,
+    "networks.encoder": 1.5, "networks.external": 1.6, "data.folders": 1.5, "data.source": 1.6,
     "data.reader": 1.7, "data.statistics": 1.7, "data.resident": 1.8, "data.files": 1.8,
     # 2: what a run consists of
     "config": 2, "learner": 2, "monitor": 2.5,

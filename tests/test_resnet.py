@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from byol.networks.external import count_parameters
+from byol.networks.encoder import count_parameters
 from byol.networks.heads import mlp
 from byol.networks.norm import DebiasedBatchNorm
 from byol.networks.resnet import Bottleneck, ResNet, SameConv2d, resnet

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from byol import schedules
 from byol.learner import Byol, Details
 from byol.metrics import accuracy
-from byol.networks.external import Encoder
+from byol.networks.encoder import Encoder
 from byol.networks.heads import mlp
 from byol.networks.norm import DebiasedBatchNorm
 from byol.networks.resnet import ResNet

@@ -26,13 +26,8 @@ from byol.errors import UserError
 from byol.learner import Byol
 from byol.monitor import Held, Monitor
 from byol.networks.convnet import init_official_
-from byol.networks.external import (
-    Encoder,
-    build_encoder,
-    read_description,
-    read_encoder,
-    save_encoder,
-)
+from byol.networks.encoder import Encoder, build_encoder
+from byol.networks.external import read_description, read_encoder, save_encoder
 from byol.networks.heads import mlp
 from byol.networks.norm import DebiasedBatchNorm
 from byol.tasks import features as extraction

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from byol.networks.external import Encoder, build_encoder
+from byol.networks.encoder import Encoder, build_encoder
 
 ENCODERS: list[tuple[str, dict[str, Any]]] = [
     ("resnet18", {}),

@@ -99,13 +99,14 @@ def crop_boxes(
     area = spec.area[0] + (spec.area[1] - spec.area[0]) * u[:, 2 : 2 + attempts]  # (B, attempts)
     low, high = math.log(spec.ratio[0]), math.log(spec.ratio[1])
     log_aspect = low + (high - low) * u[:, 2 + attempts :]
+    found: np.ndarray
     if rule == "official":
         h, w = official_size(heights, widths, area[:, 0], log_aspect[:, 0])
         found = np.ones(len(index), bool)
     else:
         h, w = _size(heights[:, None], widths[:, None], area, log_aspect)  # (B, attempts) each
         fits = (h > 0) & (w > 0) & (h <= heights[:, None]) & (w <= widths[:, None])
-        found = fits.any(1)
+        found = np.asarray(fits.any(1))
         first = fits.argmax(1)[:, None]
         h = np.take_along_axis(h, first, 1)[:, 0]
         w = np.take_along_axis(w, first, 1)[:, 0]
