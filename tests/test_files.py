@@ -235,11 +235,19 @@ def test_workers_die_with_the_run_and_quietly(method: str, number: int, tmp_path
     assert total == int(next(_loader(tmp_path / "images", seed=0).batches(0, 1)).crops.sum())
     workers = [int(pid) for pid in process.stdout.readline().split()]
     assert len(workers) == 2 and all(map(_alive, workers))
+    for pid in workers:
+        os.kill(pid, signal.SIGTERM)  # as when a whole group is told to stop: ignored at first
+    time.sleep(0.5)
+    assert all(map(_alive, workers))
     (os.kill if number == signal.SIGKILL else os.killpg)(process.pid, number)
     until = time.monotonic() + 30
-    while any(map(_alive, workers)) and time.monotonic() < until:
+    while left := [pid for pid in (process.pid, *workers) if _alive(pid)]:
+        if time.monotonic() > until:
+            break
         time.sleep(0.1)
-    assert not any(map(_alive, workers))
+    if left:  # nothing may outlive the test itself
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not left
     _, errors = process.communicate(timeout=30)
     expected = 0 if number == signal.SIGKILL else 1  # the main process's own
     assert errors.count("Traceback") == expected, errors

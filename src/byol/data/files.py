@@ -4,11 +4,13 @@ A worker decodes an image once and cuts both crops from it, so that only S x S p
 it does is a function of (seed, epoch, index): the number of workers changes nothing.
 """
 
+import atexit
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ from byol.data.reader import BadFiles, Decoder
 from byol.data.source import Source
 from byol.errors import UserError
 
+_running: WeakSet[Any] = WeakSet()  # iterators of data loaders that have workers
 _SMALL = 64  # pixels; images up to here are evaluated whole, without the 224 / 256 centre crop
 
 
@@ -220,15 +223,23 @@ def _run(dataset: Dataset[Any], batches: Any, workers: int, pinned: bool) -> Ite
         collate_fn=_as_it_is,
         worker_init_fn=_ignore_signals,
         pin_memory=pinned,
-        persistent_workers=workers > 0,  # only these are stopped at exit after an exception
         generator=torch.Generator(),  # else it would advance the global one
     )
     with _interrupts_held(workers):  # a worker must not die with a traceback while it starts
         outputs = iter(loader)
+    if workers:
+        _running.add(outputs)
     for output in outputs:
         if isinstance(output, UserError):
             raise output
         yield output
+
+
+@atexit.register
+def _stop_workers() -> None:
+    """After an exception its traceback holds the iterators, and torch would wait for ever."""
+    for outputs in list(_running):
+        outputs._shutdown_workers()
 
 
 def _as_it_is(batch: Any) -> Any:
