@@ -64,6 +64,20 @@ def test_embedding_is_what_the_encoder_gives(tmp_path: Path) -> None:
     assert (labels == -1).all()
 
 
+def test_an_unreadable_image_has_no_row_in_an_embedding(tmp_path: Path) -> None:
+    from PIL import Image
+
+    data = tmp_path / "data"
+    data.mkdir()
+    for i in range(6):
+        Image.new("RGB", (16, 16), (40 * i, 9, 9)).save(data / f"{i}.png")
+    byol.pretrain(data, out=tmp_path / "run", **{**TINY, "batch_size": 4})
+    (data / "2.png").write_bytes(b"nonsense")
+    features, _ = byol.embed(tmp_path / "run", data, out=tmp_path / "f.npz")
+    names = [Path(name).name for name in np.load(tmp_path / "f.npz")["locations"]]
+    assert names == ["0.png", "1.png", "3.png", "4.png", "5.png"] and len(features) == 5
+
+
 def test_the_saved_configuration_is_the_whole_of_it(tmp_path: Path) -> None:
     byol.pretrain("digits", out=tmp_path / "run", **TINY, view1_blur=0.25)
     plain = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())

@@ -444,7 +444,7 @@ def embed(
     split: str | None = None,
     workers: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, D) float32 and labels (N,) int64 (-1 without) of all images of `data`.
+    """Features (N, D) float32 and labels (N,) int64 (-1 without) of all readable images of `data`.
 
     `out` also writes them: .npz (features, labels, locations) or .parquet (one row an image).
     """
@@ -458,13 +458,12 @@ def embed(
     source = splits.train
     chosen = devices.pick_device(device)
     network.to(chosen)
-    batches = extraction.stream(source, *_geometry(description), workers)
+    places: list[int] = []
+    batches = extraction.stream(source, *_geometry(description), workers, places=places)
     rows, labels = extraction.features(network, batches, chosen)
     features, numbers = rows.cpu().numpy(), labels.cpu().numpy()
     if path is not None:
-        report.write_embeddings(
-            path, features, numbers, [source.locate(i) for i in range(len(source))]
-        )
+        report.write_embeddings(path, features, numbers, [source.locate(i) for i in places])
     return features, numbers
 
 

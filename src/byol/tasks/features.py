@@ -40,9 +40,15 @@ def stream(
     value_range: tuple[float, float],
     workers: int,
     batch_size: int = 256,
+    places: list[int] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of float images (B, C, S, S) in [0, 1] and labels (B,), in the source's order."""
-    for batch, labels, _ in images(source, size, channels, value_range, batch_size, workers):
+    """Batches of float images (B, C, S, S) in [0, 1] and labels (B,), in the source's order.
+
+    Images that cannot be decoded are left out; `places` receives the indices of the others.
+    """
+    for batch, labels, at in images(source, size, channels, value_range, batch_size, workers):
+        if places is not None:
+            places += at.tolist()
         yield (batch.float() / 255 if batch.dtype == torch.uint8 else batch), labels
 
 
