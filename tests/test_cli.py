@@ -123,9 +123,36 @@ def test_wrong_input_is_answered_with_one_sentence(
     refused(capsys, "pretrain", data, *out, "--device", "abacus")
     refused(capsys, "evaluate", "knn", tmp_path / "nowhere", data)
     refused(capsys, "embed", tmp_path / "nowhere", data, "--out", tmp_path / "x.npz")
+    for name, value in (("epochs", -1), ("epochs", 0), ("batch-size", 0), ("image-size", 0)):
+        refused(capsys, "pretrain", data, *out, f"--{name}", str(value))
+    refused(capsys, "views", data, "--image-size", "0", "--out", tmp_path / "v.png")
     refused(capsys)
     refused(capsys, "pretend")
-    assert not (tmp_path / "run" / "encoder.safetensors").exists()
+    assert not (tmp_path / "run").exists()  # a typo leaves no folder behind that refuses its mend
+
+
+def test_a_finished_run_says_so_and_measures_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data = folder_of(tmp_path / "data", 9)
+    words: list[str | Path] = ["pretrain", data, "--out", tmp_path / "run", *TINY]
+    assert run(capsys, *words)[0] == 0
+    before = (tmp_path / "run" / "result.json").read_bytes()
+    code, text, _ = run(capsys, *words[:-1])  # without --quiet
+    assert code == 0 and "is finished" in text and "writing to" not in text
+    assert (tmp_path / "run" / "result.json").read_bytes() == before
+
+
+def test_the_neighbours_asked_for_must_exist(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name in ("cat", "dog"):
+        folder_of(tmp_path / "data" / name, 15)
+    assert run(capsys, "pretrain", tmp_path / "data", "--out", tmp_path / "run", *TINY)[0] == 0
+    for k in ("0", "1000"):
+        assert "bank" in refused(
+            capsys, "evaluate", "knn", tmp_path / "run", tmp_path / "data", "--k", k
+        )
 
 
 def test_unlabelled_data_cannot_be_evaluated(

@@ -1,5 +1,7 @@
 """What the commands do, as functions: pretrain, evaluate, embed, load_encoder."""
 
+import copy
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +20,7 @@ from byol.data.loader import CropSpec, ResidentLoader
 from byol.data.reader import Decoder
 from byol.data.resident import load_all
 from byol.data.source import Source, Splits, Subset, open_splits
+from byol.engine import checkpoint
 from byol.engine import device as devices
 from byol.engine.files import atomic_write
 from byol.engine.fit import Loader, fit, make_views
@@ -83,13 +86,26 @@ def pretrain(
     asked = "fp32" if config.network.reference else config.train.precision
     precision = devices.pick_precision(device, asked)
     config = with_options(config, {"precision": precision})
+    learner = build_learner(config, module)  # before the folder is touched: a name may be wrong
     with RunFolder(Path(out)) as folder:
         saved = {**to_dict(config), "source": _source_name(data)}
         folder.match_config(saved, ignore=FREE)
+        if finished := _finished(config, prepared, folder):
+            say(f"{folder.root} is finished; its figures are in {folder.root / 'result.json'}")
+            return finished
         folder.write_json("environment.json", devices.environment())
         for sentence in (*reasons, prepared.choice, f"writing to {folder.root}"):
             say(sentence)
-        return _run(config, prepared, folder, module, device, mode, say)
+        return _run(config, prepared, learner, folder, module, device, mode, say)
+
+
+def _finished(config: Config, prepared: Prepared, folder: RunFolder) -> dict[str, Any] | None:
+    """What result.json holds, if the last step is done and measured."""
+    total, _ = config.steps(len(prepared.train))
+    result = folder.root / "result.json"
+    if checkpoint.newest_step(folder.checkpoints) < total or not result.exists():
+        return None
+    return cast(dict[str, Any], json.loads(result.read_text()))
 
 
 def _say(line: str) -> None:
@@ -182,7 +198,9 @@ def prepare(splits: Splits, config: Config) -> Prepared:
     tenth = max(len(train) // 10, 2)
     queries, rest = Subset(train, np.sort(order[:tenth])), Subset(train, np.sort(order[tenth:]))
     seen = "is kept away from pretraining" if config.data.hold_out else "is pretrained on too"
-    choice = f"{choice}; a tenth ({tenth} images) keeps its labels for measuring and {seen}"
+    choice = (
+        f"{choice.rstrip('.')}; a tenth ({tenth} images) keeps its labels for measuring and {seen}"
+    )
     classes = int(train.labels.max()) + 1
     return Prepared(rest if config.data.hold_out else train, rest, queries, classes, choice)
 
@@ -278,6 +296,7 @@ def workers(config: Config) -> int:
 def _run(
     config: Config,
     prepared: Prepared,
+    learner: Byol,
     folder: RunFolder,
     module: nn.Module | None,
     device: torch.device,
@@ -286,13 +305,13 @@ def _run(
 ) -> dict[str, Any]:
     """Train, then measure: everything between an open run folder and result.json."""
     started, started_cpu = time.monotonic(), time.process_time()
-    precision = config.train.precision
     devices.make_deterministic(config.train.deterministic)
-    learner = build_learner(config, module).to(device).to(memory_format=torch.channels_last)
+    first = copy.deepcopy(module)  # as it was given: the untrained encoder of the comparison
+    learner = learner.to(device).to(memory_format=torch.channels_last)
     loader = build_loader(config, prepared.train, device)
     monitor = build_monitor(config, prepared, learner, device)
-    first = next(loader.batches(0, 1))
-    report.contact_sheet(make_views(config, first, torch.device("cpu")), folder.root / "views.png")
+    batch = next(loader.batches(0, 1))
+    report.contact_sheet(make_views(config, batch, torch.device("cpu")), folder.root / "views.png")
 
     def keep(learner: Byol) -> None:
         save_encoder(folder.root / "encoder", cast(Encoder, learner.encoder), describe(config))
@@ -320,8 +339,11 @@ def _run(
     }
     say(f"{verdict.verdict}: {verdict.reason}")
     if prepared.classes:
-        untrained = build_learner(config, module).encoder
-        result |= compare(config, prepared, learner.encoder, untrained, device, precision, say)
+        untrained = build_learner(config, first).encoder
+        say("measuring kNN and linear probes: trained encoder, untrained encoder, raw pixels")
+        result |= compare(config, prepared, learner.encoder, untrained, device, say)
+    if loader.bad:
+        say(f"{len(loader.bad)} files could not be decoded: see {folder.root / 'bad_files.txt'}")
     result["seconds"] = round(time.monotonic() - started, 1)
     result["cpu_seconds"] = round(time.process_time() - started_cpu, 1)
     folder.write_json("result.json", result)
@@ -378,7 +400,6 @@ def compare(
     trained: nn.Module,
     untrained: nn.Module,
     device: torch.device,
-    precision: str,
     say: Callable[[str], None],
 ) -> dict[str, dict[str, float]]:
     """kNN and linear accuracy in percent of the trained encoder, the untrained one and raw pixels.
@@ -395,8 +416,8 @@ def compare(
     untrained = untrained.to(device).to(memory_format=torch.channels_last)
     rows: dict[str, tuple[Tensor, Tensor]] = {}
     for name, encoder in (("trained", trained), ("untrained", untrained)):
-        bank, bank_labels = extraction.features(encoder, stream(prepared.bank), device, precision)
-        queries, labels = extraction.features(encoder, stream(prepared.queries), device, precision)
+        bank, bank_labels = extraction.features(encoder, stream(prepared.bank), device)
+        queries, labels = extraction.features(encoder, stream(prepared.queries), device)
         rows[name] = (bank, queries)
     pixels = (extraction.pixels(stream(s)).to(device) for s in (prepared.bank, prepared.queries))
     rows["raw_pixels"] = (next(pixels), next(pixels))
@@ -414,6 +435,12 @@ def compare(
         if result[kind]:
             values = "   ".join(f"{n.replace('_', ' ')} {v:.1f} %" for n, v in result[kind].items())
             say(f"{title}: {values}")
+    knn_of = result["knn"]
+    if knn_of["trained"] <= max(knn_of["untrained"], knn_of["raw_pixels"]):
+        say(
+            "the trained encoder is no better than the untrained one or raw pixels: train longer, "
+            "look at views.png (what both views share is what is learned), or try another --preset"
+        )
     return result
 
 
@@ -504,6 +531,11 @@ def evaluate(
             f"{_source_name(data)} has no labels to evaluate on: give class sub-folders, labelled "
             "Parquet or tar shards, or arrays with labels"
         )
+    if not 1 <= k <= len(prepared.bank) or epochs < 1:
+        raise UserError(
+            f"k is {k} and epochs {epochs}; k must be from 1 to the {len(prepared.bank)} images of "
+            "the bank, epochs 1 or more"
+        )
     say(prepared.choice)
     geometry = _geometry(description)
     bank, bank_labels = extraction.features(
@@ -535,18 +567,23 @@ def evaluate(
 
 def show_views(
     data: Any = None,
-    preset: str = "natural",
+    preset: str | None = None,
     image_size: int | None = None,
     out: str | Path = "views.png",
     seed: int = 0,
 ) -> str:
-    """A contact sheet of both views of the first images under a preset; says what it shows."""
+    """A contact sheet of both views of the first images; says what it shows.
+
+    Without a preset the views are those that pretraining would choose for the data.
+    """
     source = open_splits(data, None, None).train
     options: dict[str, Any] = {"preset": preset, "seed": seed, "workers": 0, "batch_size": 16}
-    config, _ = resolve(source, data, None, {**options, "epochs": 100})
     if image_size is not None:
-        config = with_options(config, {"image_size": image_size})
+        options["image_size"] = image_size
+    config, _ = resolve(source, data, None, {**options, "epochs": 100})
+    check(config)
     loader = build_loader(config, source, torch.device("cpu"))
     batch = next(loader.batches(0, 1))
     report.contact_sheet(make_views(config, batch, torch.device("cpu")), Path(out))
-    return f"{out}: both views of {len(batch.index)} images under the preset {preset}"
+    shown = f"the preset {preset}" if preset else f"the recipe {config.recipe} makes them"
+    return f"{out}: both views of {len(batch.index)} images as {shown}"

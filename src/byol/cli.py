@@ -8,6 +8,7 @@ commands.
 import argparse
 import difflib
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -31,7 +32,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         wrong = [word for word in message.split() if word.startswith("--")]
-        near = difflib.get_close_matches(wrong[0].split("=")[0], self._flags(), 2) if wrong else []
+        if "required" in message:
+            wrong = []
+        flags = set(self._flags())
+        near = difflib.get_close_matches(wrong[0].split("=")[0], flags, 2) if wrong else []
         hint = f"; did you mean {' or '.join(near)}?" if near else f" (see {self.prog} --help)"
         self.exit(2, f"{self.prog}: {message}{hint}\n")
 
@@ -55,7 +59,7 @@ def _config_flags(parser: argparse.ArgumentParser, show_all: bool) -> None:
         extra: dict[str, Any] = {"nargs": "?", "const": "true"} if kind is bool else {}
         home.add_argument(
             "--" + name.replace("_", "-"),
-            metavar="" if kind is bool else _metavar(kind),
+            metavar=_metavar(kind),
             default=argparse.SUPPRESS,
             help=text if is_common or show_all else argparse.SUPPRESS,
             **extra,
@@ -63,7 +67,9 @@ def _config_flags(parser: argparse.ArgumentParser, show_all: bool) -> None:
 
 
 def _metavar(kind: Any) -> str:
-    return {int: "N", float: "X"}.get(kind, "...")
+    if typing.get_origin(kind) is typing.Literal:
+        return "|".join(typing.get_args(kind))
+    return {int: "N", float: "X", bool: "true|false"}.get(kind, "...")
 
 
 def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
@@ -110,7 +116,7 @@ def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
 
     views = command("views", "show what the views of your images look like")
     views.add_argument("data", nargs="?", metavar="DATA", help=data_help)
-    views.add_argument("--preset", default="natural", help=f"one of: {', '.join(PRESETS)}")
+    views.add_argument("--preset", metavar="NAME", help=f"one of: {', '.join(PRESETS)}")
     views.add_argument("--image-size", type=int, help="side of a view in pixels")
     views.add_argument("--out", default="views.png", metavar="FILE", help="picture (views.png)")
     views.add_argument("--seed", type=int, default=0, help="other draws")
@@ -126,7 +132,7 @@ def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
 
 def _run_and_data(parser: argparse.ArgumentParser, data_help: str) -> None:
     parser.add_argument("run", metavar="RUN", help="run folder, or encoder.safetensors")
-    parser.add_argument("data", nargs="?", metavar="DATA", help=data_help)
+    parser.add_argument("data", metavar="DATA", help=data_help.split(" (default")[0])
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     parser.add_argument("--workers", type=int, default=0, help="processes that read files (0)")
 
@@ -214,8 +220,9 @@ def _recipes(
     from byol import recipes
     from byol.config import to_dict
 
-    number = images or recipes.IMAGENET_IMAGES
     if name:
+        is_fixed = name.startswith("paper")
+        number = images or (recipes.IMAGENET_IMAGES if is_fixed else 50_000)
         config, reason = recipes.build(name, number, epochs, batch_size)
         if reason:
             print(f"# {reason}")
@@ -224,7 +231,7 @@ def _recipes(
     for key, (recipe, _) in recipes.RECIPES.items():
         print(f"{key}\n    " + " ".join((inspect.getdoc(recipe) or "").split()))
     for size in (400, 4_000, 50_000) if images is None else (images,):
-        print(f"rule: {recipes.rule(size, batch_size or 256, epochs or 100).reason}")
+        print(f"rule: {recipes.build('small-32', size, epochs, batch_size)[1]}")
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {

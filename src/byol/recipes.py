@@ -62,10 +62,10 @@ def rule(images: int, batch_size: int, epochs: float, optimizer: str = "lars") -
     return Choice(base_lr, tau_base, weight_decay, warmup, reason)
 
 
-def _length(images: int) -> tuple[float, int]:
-    """Epochs and batch size for small images: 100 epochs, or as many as make 3,000 steps of 64
-    images; larger sets bear larger batches."""
-    batch_size = 64 if images <= 10_000 else 128 if images <= 100_000 else 256
+def _length(images: int, most: int) -> tuple[float, int]:
+    """Epochs and batch size: 100 epochs, or as many as make 3,000 steps; batches of 64 up to
+    10,000 images, `most` for larger sets."""
+    batch_size = 64 if images <= 10_000 else most
     return max(100.0, float(math.ceil(3000 * batch_size / images))), batch_size
 
 
@@ -176,7 +176,7 @@ Recipe = Callable[[OptimConfig, int], Config]
 RECIPES: dict[str, tuple[Recipe, OptimConfig | None]] = {
     # name: the recipe, and the epochs, batch and optimizer that the rule starts from (None: fixed)
     "demo": (demo, OptimConfig(epochs=30, batch_size=64, optimizer="sgd")),
-    "small-32": (small_32, OptimConfig(epochs=100, batch_size=256)),
+    "small-32": (small_32, OptimConfig(epochs=100, batch_size=128)),
     "photos-224": (photos_224, OptimConfig(epochs=100, batch_size=256)),
     "paper-40": (paper_40, None),
     "paper-100": (paper_100, None),
@@ -198,8 +198,11 @@ def build(
     if name not in RECIPES:
         raise UserError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
     recipe, start = RECIPES[name]
-    if name == "small-32" and start is not None:
-        length = _length(images)
+    for word, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"{word} is {value}; it must be above 0")
+    if name in ("small-32", "photos-224") and start is not None:
+        length = _length(images, start.batch_size)
         start = replace(start, epochs=length[0], batch_size=batch_size or length[1])
     asked = {"epochs": epochs, "batch_size": batch_size, "optimizer": optimizer}
     given = {key: value for key, value in asked.items() if value is not None}

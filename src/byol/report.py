@@ -60,6 +60,7 @@ def curves(run: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     lines = read_metrics(run)
     panels = [
@@ -74,14 +75,17 @@ def curves(run: Path) -> None:
             if points:
                 axis.plot(
                     *zip(*points, strict=True),
-                    label=name.replace("_", " "),
+                    label="online probe" if name == "probe" else name.replace("_", " "),
                     marker="." * (len(points) < 30),
                 )
         axis.set_title(title)
         axis.set_xlabel("step")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
         if axis.has_data():
             axis.legend(frameon=False)
+        else:
+            axis.text(0.5, 0.5, "no labels", ha="center", va="center", transform=axis.transAxes)
     figure.savefig(run / "curves.png", dpi=110)
     plt.close(figure)
 

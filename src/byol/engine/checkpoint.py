@@ -58,6 +58,11 @@ def newest(folder: Path, report: Callable[[str], None]) -> tuple[int, State] | N
     return None
 
 
+def newest_step(folder: Path) -> int:
+    """Step of the newest checkpoint by its name, -1 without one; nothing is read."""
+    return max((step for step, _ in _list(folder)), default=-1)
+
+
 def _read(path: Path) -> State:
     data = path.read_bytes()
     if _checksum(data) not in path.name:

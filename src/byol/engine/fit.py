@@ -88,7 +88,7 @@ def fit(
     network: nn.Module = torch.compile(learner) if train.compile else learner  # type: ignore[assignment]
     numbers: dict[str, float] = {}
     verdict = Verdict("too early", "nothing was measured yet")
-    every = max(1, total_steps // train.evaluations)
+    every = -(-total_steps // train.evaluations)
     buffers = list(learner.buffers())  # norm statistics, which a step that is skipped must not keep
     before = [buffer.clone() for buffer in buffers]
 
