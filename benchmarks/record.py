@@ -1,0 +1,35 @@
+"""Copy a run's figures into docs/results/NAME.json, with the supervised line if there is one.
+
+    python benchmarks/record.py cifar runs/cifar --command 'byol pretrain ...' \
+        --supervised supervised.log
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+HOME = Path(__file__).parent.parent / "docs" / "results"
+
+
+def main() -> None:
+    """Read the run folder, write one file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("name")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--command", required=True, help="as a reader would type it")
+    parser.add_argument("--supervised", type=Path, help="what benchmarks/supervised.py printed")
+    options = parser.parse_args()
+    machine = json.loads((options.run / "environment.json").read_text())
+    machine.pop("command", None)
+    table = {
+        "environment": machine,
+        "command": options.command,
+        "result": json.loads((options.run / "result.json").read_text()),
+    }
+    if options.supervised:
+        table["supervised"] = json.loads(options.supervised.read_text().splitlines()[-1])
+    (HOME / f"{options.name}.json").write_text(json.dumps(table, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
