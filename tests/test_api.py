@@ -135,6 +135,20 @@ def test_labels_that_are_held_out_are_not_pretrained_on(tmp_path: Path) -> None:
         assert json.loads(lines[-1])["step"] == 2 * seen // 4
 
 
+def test_unlabelled_images_are_measured_on_another_labelled_set(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    flat = rng.integers(0, 256, (24, 16, 16, 3), np.uint8)
+    labelled = tmp_path / "labelled.npz"
+    images = rng.integers(0, 256, (30, 16, 16, 3), np.uint8)
+    np.savez(labelled, images=images, labels=np.arange(30) % 3)
+    result = byol.pretrain(flat, out=tmp_path / "run", eval_data=str(labelled), **TINY)
+    assert 0 <= result["knn"]["trained"] <= 100
+    np.save(tmp_path / "unlabelled.npy", images)
+    with pytest.raises(UserError, match="no labels"):
+        unlabelled = str(tmp_path / "unlabelled.npy")
+        byol.pretrain(flat, out=tmp_path / "other", eval_data=unlabelled, **TINY)
+
+
 def test_the_readme_loop_runs() -> None:
     """The loop of one's own, as printed, with random views and few steps."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)

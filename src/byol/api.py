@@ -192,6 +192,17 @@ def prepare(splits: Splits, config: Config) -> Prepared:
     if test is not None and test.labels is not None and train.labels is not None:
         classes = int(max(train.labels.max(), test.labels.max())) + 1
         return Prepared(train, train, test, classes, choice)
+    if config.data.eval_data is not None and (test is None or test.labels is None):
+        raise UserError(
+            f"eval_data {config.data.eval_data} has no labels to measure with; give labelled "
+            "images or leave --eval-data out"
+        )
+    if test is not None and test.labels is not None:  # unlabelled training, labelled measuring
+        order = np.random.default_rng(config.train.seed).permutation(len(test))
+        fifth = max(len(test) // 5, 1)
+        queries, bank = Subset(test, np.sort(order[:fifth])), Subset(test, np.sort(order[fifth:]))
+        choice = f"{choice.rstrip('.')}; a fifth of the latter are queries, the rest neighbours"
+        return Prepared(train, bank, queries, int(test.labels.max()) + 1, choice)
     if train.labels is None or len(np.unique(train.labels)) < 2 or len(train) < 20:
         return Prepared(train, train, test or train, 0, choice)
     order = np.random.default_rng(config.train.seed).permutation(len(train))
@@ -536,7 +547,10 @@ def evaluate(
             f"k is {k} and epochs {epochs}; k must be from 1 to the {len(prepared.bank)} images of "
             "the bank, epochs 1 or more"
         )
-    say(prepared.choice)
+    say(
+        f"bank: {len(prepared.bank):,} images; queries: {len(prepared.queries):,} images of "
+        f"{prepared.classes} classes"
+    )
     geometry = _geometry(description)
     bank, bank_labels = extraction.features(
         network, extraction.stream(prepared.bank, *geometry, workers), chosen
