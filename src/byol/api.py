@@ -449,7 +449,7 @@ def compare(
     knn_of = result["knn"]
     if knn_of["trained"] <= max(knn_of["untrained"], knn_of["raw_pixels"]):
         say(
-            "the trained encoder does not beat both the untrained one and raw pixels: train longer, "
+            "the trained encoder does not beat both the untrained one and pixels: train longer, "
             "look at views.png (what both views share is what is learned), or try another --preset"
         )
     return result
