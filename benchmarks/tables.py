@@ -29,6 +29,10 @@ def _text(cell: Any) -> str:
     return f"{cell:.1f}" if isinstance(cell, float) else str(cell)
 
 
+def _short(option: Any) -> Any:
+    return f"{option:g}" if isinstance(option, float) else option
+
+
 def where(table: dict[str, Any]) -> str:
     """Device and versions in one line."""
     e = table["environment"]
@@ -76,7 +80,7 @@ def sweep(table: dict[str, Any]) -> str:
     names = list(table["rows"][0]["options"])
     rows = [
         [
-            *(r["options"].get(n, "") for n in names),
+            *(_short(r["options"].get(n, "")) for n in names),
             r["result"]["knn"]["trained"],
             r["result"]["knn"]["untrained"],
             r["result"]["knn"]["raw_pixels"],
