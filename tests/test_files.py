@@ -225,7 +225,7 @@ def _alive(pid: int) -> bool:
             "forkserver",
             signal.SIGINT,
             marks=pytest.mark.skip(
-                reason="open defect: with more than one thread the workers are at times gone before "
+                reason="open defect: with several threads the workers are at times gone before "
                 "the signal, cause not found"
             ),
         ),
