@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from byol import metrics
 from byol.learner import Byol, Details
 
-# Thresholds on the projections of held images, in evaluation mode. Over the runs of
+# Thresholds on the projections of held images, in evaluation mode. Over the trial runs of
 # docs/results.md ("Collapse"): healthy runs show a deviation from 0.6 up, collapsed ones 0.12 at
 # most, and an untrained network 0.15 to 0.23, so no verdict is given before WARM_STEPS.
 COLLAPSED_BELOW = 0.3
