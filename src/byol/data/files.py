@@ -225,7 +225,7 @@ def _run(dataset: Dataset[Any], batches: Any, workers: int, pinned: bool) -> Ite
         pin_memory=pinned,
         generator=torch.Generator(),  # else it would advance the global one
     )
-    with _interrupts_held(workers):  # a worker must not die with a traceback while it starts
+    with _signals_held(workers):  # a worker must not die while it starts
         outputs = iter(loader)
     if workers:
         _running.add(outputs)
@@ -246,6 +246,15 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
+_HELD = (signal.SIGINT, signal.SIGTERM)
+
+
+def _mask(how: str) -> None:
+    """Block or unblock _HELD, where the platform can (not on Windows)."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(getattr(signal, how), _HELD)
+
+
 def _ignore_signals(worker: int) -> None:
     """Ctrl-C and termination may reach the whole process group; the main process decides.
 
@@ -253,15 +262,25 @@ def _ignore_signals(worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    _mask("SIG_UNBLOCK")
 
 
 @contextmanager
-def _interrupts_held(workers: int) -> Iterator[None]:
+def _signals_held(workers: int) -> Iterator[None]:
+    """Keep _HELD from workers until each has reached _ignore_signals.
+
+    A forked worker inherits the mask, which torch's own handler of SIGTERM cannot lift; one that a
+    fork server or a new interpreter starts imports torch for seconds, and inherits that they are
+    ignored. For this process they stay pending.
+    """
     if workers == 0 or threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _mask("SIG_BLOCK")
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _HELD}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _mask("SIG_UNBLOCK")
