@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from byol import api, metrics, ops, rng
 from byol.config import Config, from_dict
+from byol.data.prepared import prepare
 from byol.data.source import open_splits
 from byol.engine import device as devices
 from byol.tasks import features as extraction
@@ -44,7 +45,7 @@ def main() -> None:
     plain = yaml.safe_load((options.run / "config.yaml").read_text())
     config = from_dict(plain)
     device = devices.pick_device(config.train.device)
-    prepared = api.prepare(open_splits(options.data), config)
+    prepared = prepare(open_splits(options.data), config.train.seed)
     encoder = api.build_learner(config).encoder.to(device, memory_format=torch.channels_last)
     classifier = nn.Linear(encoder.num_features, prepared.classes).to(device)
     network = nn.Sequential(encoder, classifier)

@@ -1,10 +1,12 @@
 """What the commands do, as functions: pretrain, evaluate, embed, load_encoder."""
 
 import copy
+import dataclasses
+import importlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,14 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from byol import recipes, report
+from byol import protocols, recipes, report
 from byol.config import FREE, Config, check, to_dict, with_options
 from byol.data import statistics
 from byol.data.files import FileLoader
 from byol.data.loader import CropSpec, ResidentLoader
+from byol.data.prepared import Prepared, prepare
 from byol.data.reader import Decoder
 from byol.data.resident import load_all
-from byol.data.source import Source, Splits, Subset, open_splits
+from byol.data.source import Source, open_splits
 from byol.engine import checkpoint
 from byol.engine import device as devices
 from byol.engine.files import atomic_write
@@ -30,29 +33,19 @@ from byol.learner import Byol
 from byol.monitor import Held, Monitor
 from byol.networks.convnet import init_official_
 from byol.networks.encoder import Encoder, build_encoder
-from byol.networks.external import read_description, read_encoder, save_encoder
+from byol.networks.external import read_encoder, save_encoder
 from byol.networks.heads import mlp
 from byol.networks.norm import DebiasedBatchNorm
 from byol.tasks import features as extraction
 from byol.tasks.knn import knn, knn_pixels
 from byol.tasks.linear import EpochFeatures, linear
+from byol.tasks.subject import open_subject
 from byol.viewspec import PRESETS, ViewSpec
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RESIDENT_BYTES = 4e9  # of decoded images are kept in memory at most
 LIVE_BYTES = 3e8  # of images that the monitor keeps
 LIVE_BANK, LIVE_QUERIES = 5000, 2000  # at most, while training; the final numbers take all
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The data of a run, opened and split."""
-
-    train: Source  # what is pretrained on
-    bank: Source  # labelled neighbours and probe training
-    queries: Source  # what is measured on
-    classes: int  # 0 without labels
-    choice: str  # one sentence saying which is which
 
 
 def pretrain(
@@ -81,7 +74,12 @@ def pretrain(
     splits = open_splits(data, overrides.get("eval_data"), overrides.get("split"))
     config, reasons = resolve(splits.train, data, recipe, overrides)
     check(config)
-    prepared = prepare(splits, config)
+    if config.data.eval_data is not None and (splits.test is None or splits.test.labels is None):
+        raise UserError(
+            f"eval_data {config.data.eval_data} has no labels to measure with; give labelled "
+            "images or leave --eval-data out"
+        )
+    prepared = prepare(splits, config.train.seed, config.data.hold_out)
     device = devices.pick_device(config.train.device)
     asked = "fp32" if config.network.reference else config.train.precision
     precision = devices.pick_precision(device, asked)
@@ -184,36 +182,6 @@ def _from_data(measured: statistics.Statistics, image_size: int) -> dict[str, An
         "mean": IMAGENET_MEAN if is_photograph else measured.mean,
         "std": IMAGENET_STD if is_photograph else measured.std,
     }
-
-
-def prepare(splits: Splits, config: Config) -> Prepared:
-    """Decide what is trained on and what is measured on."""
-    train, test, choice = splits.train, splits.test, splits.choice
-    if test is not None and test.labels is not None and train.labels is not None:
-        classes = int(max(train.labels.max(), test.labels.max())) + 1
-        return Prepared(train, train, test, classes, choice)
-    if config.data.eval_data is not None and (test is None or test.labels is None):
-        raise UserError(
-            f"eval_data {config.data.eval_data} has no labels to measure with; give labelled "
-            "images or leave --eval-data out"
-        )
-    if test is not None and test.labels is not None:  # unlabelled training, labelled measuring
-        order = np.random.default_rng(config.train.seed).permutation(len(test))
-        fifth = max(len(test) // 5, 1)
-        queries, bank = Subset(test, np.sort(order[:fifth])), Subset(test, np.sort(order[fifth:]))
-        choice = f"{choice.rstrip('.')}; a fifth of the latter are queries, the rest neighbours"
-        return Prepared(train, bank, queries, int(test.labels.max()) + 1, choice)
-    if train.labels is None or len(np.unique(train.labels)) < 2 or len(train) < 20:
-        return Prepared(train, train, test or train, 0, choice)
-    order = np.random.default_rng(config.train.seed).permutation(len(train))
-    tenth = max(len(train) // 10, 2)
-    queries, rest = Subset(train, np.sort(order[:tenth])), Subset(train, np.sort(order[tenth:]))
-    seen = "is kept away from pretraining" if config.data.hold_out else "is pretrained on too"
-    choice = (
-        f"{choice.rstrip('.')}; a tenth ({tenth} images) keeps its labels for measuring and {seen}"
-    )
-    classes = int(train.labels.max()) + 1
-    return Prepared(rest if config.data.hold_out else train, rest, queries, classes, choice)
 
 
 def build_learner(config: Config, module: nn.Module | None = None) -> Byol:
@@ -491,91 +459,52 @@ def embed(
         raise UserError(
             f"{path} ends in {path.suffix!r}; embeddings are written as .npz or .parquet"
         )
-    network, description = read_encoder(run, encoder), read_description(run)
-    splits = open_splits(data, None, split)
-    source = splits.train
-    chosen = devices.pick_device(device)
-    network.to(chosen)
+    subject = open_subject(run, encoder, device, workers)
+    source = open_splits(data, None, split).train
     places: list[int] = []
-    batches = extraction.stream(source, *_geometry(description), workers, places=places)
-    rows, labels = extraction.features(network, batches, chosen)
+    batches = extraction.stream(source, *subject.geometry, workers, places=places)
+    rows, labels = extraction.features(subject.encoder, batches, subject.device)
     features, numbers = rows.cpu().numpy(), labels.cpu().numpy()
     if path is not None:
         report.write_embeddings(path, features, numbers, [source.locate(i) for i in places])
     return features, numbers
 
 
-def _geometry(description: Mapping[str, Any]) -> tuple[int, int, tuple[float, float]]:
-    low, high = description.get("value_range", (0, 255))
-    return int(description["image_size"]), int(description["in_chans"]), (low, high)
-
-
 def evaluate(
     protocol: str,
     run: str | Path,
     data: Any = None,
-    eval_data: Any = None,
+    out: str | Path | None = None,
     encoder: nn.Module | None = None,
     device: str = "auto",
     workers: int = 0,
-    k: int = 20,
-    temperature: float = 0.07,
-    epochs: int = 80,
-    batch_size: int | None = None,
-    augment: bool = False,
-    seed: int = 0,
     say: Callable[[str], None] = _say,
-) -> dict[str, float]:
-    """`byol evaluate knn|linear`: top1 and top5 in percent of a frozen encoder on labelled data.
+    **options: Any,
+) -> dict[str, Any]:
+    """`byol evaluate PROTOCOL`: measure an encoder; byol.protocols has each protocol's options.
 
-    data's train split (or all of it) is bank or training set; its val or test split, eval_data, or
-    else a tenth is measured. `augment` trains the linear classifier on random crops and flips, as
-    the paper does, at the cost of one extraction an epoch.
+    run: a run folder or an encoder file. out: the folder for PROTOCOL.json and pictures; by default
+    `evaluations` in the run folder, or nothing is written where run is a file.
+    Raises UserError for what cannot work. Returns what PROTOCOL.json holds.
     """
-    network, description = read_encoder(run, encoder), read_description(run)
-    chosen = devices.pick_device(device)
-    network.to(chosen)
-    splits = open_splits(data, eval_data, None)
-    prepared = prepare(splits, replace(Config(), train=replace(Config().train, seed=seed)))
-    if not prepared.classes:
-        raise UserError(
-            f"{_source_name(data)} has no labels to evaluate on: give class sub-folders, labelled "
-            "Parquet or tar shards, or arrays with labels"
-        )
-    if not 1 <= k <= len(prepared.bank) or epochs < 1:
-        raise UserError(
-            f"k is {k} and epochs {epochs}; k must be from 1 to the {len(prepared.bank)} images of "
-            "the bank, epochs 1 or more"
-        )
-    say(
-        f"bank: {len(prepared.bank):,} images; queries: {len(prepared.queries):,} images of "
-        f"{prepared.classes} classes"
-    )
-    geometry = _geometry(description)
-    bank, bank_labels = extraction.features(
-        network, extraction.stream(prepared.bank, *geometry, workers), chosen
-    )
-    queries, labels = extraction.features(
-        network, extraction.stream(prepared.queries, *geometry, workers), chosen
-    )
-    if protocol == "knn":
-        result = knn(bank, bank_labels, queries, labels, prepared.classes, k, temperature)
-    else:
-        train = _cached(bank)
-        if augment:
-            train = extraction.augmented(network, prepared.bank, *geometry, chosen, workers, seed)
-        result = linear(
-            train,
-            bank_labels,
-            queries,
-            labels,
-            prepared.classes,
-            epochs,
-            batch_size,
-            seed=seed,
-            progress=say,
-        )
-    say(f"{protocol}: top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %")
+    chosen = protocols.parse(protocol, options)
+    subject = open_subject(run, encoder, device, workers)
+    folder = Path(out) if out else Path(run, "evaluations") if Path(run).is_dir() else None
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+    task = importlib.import_module(f"byol.tasks.{protocol}")
+    result: dict[str, Any] = task.evaluate(subject, data, chosen, folder, say)
+    if folder:
+        written = {
+            "protocol": protocol,
+            "options": dataclasses.asdict(chosen),
+            "data": _source_name(data),
+            "encoder": dict(subject.description),
+            "environment": devices.environment(),
+            "result": result,
+        }
+        atomic_write(folder / f"{protocol}.json", (json.dumps(written, indent=1) + "\n").encode())
+        say(f"written to {folder / protocol}.json")
     return result
 
 

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from byol import __version__
 from byol.config import GROUPS, options
 from byol.errors import UserError
+from byol.protocols import PROTOCOLS, flags
 from byol.viewspec import PRESETS
 
 _TITLES = {
@@ -55,15 +56,19 @@ def _config_flags(parser: argparse.ArgumentParser, show_all: bool) -> None:
     for name, group, option, kind in options():
         is_common = option.metadata.get("common", False)
         home = common if is_common and not show_all else groups[group]
-        text = option.metadata["help"].replace("%", "%%")
-        extra: dict[str, Any] = {"nargs": "?", "const": "true"} if kind is bool else {}
-        home.add_argument(
-            "--" + name.replace("_", "-"),
-            metavar=_metavar(kind),
-            default=argparse.SUPPRESS,
-            help=text if is_common or show_all else argparse.SUPPRESS,
-            **extra,
-        )
+        _flag(home, name, kind, option.metadata["help"] if is_common or show_all else None)
+
+
+def _flag(home: Any, name: str, kind: Any, sentence: str | None) -> None:
+    """The flag of an option, whose text is parsed by its type later. No sentence: hidden."""
+    extra: dict[str, Any] = {"nargs": "?", "const": "true"} if kind is bool else {}
+    home.add_argument(
+        "--" + name.replace("_", "-"),
+        metavar=_metavar(kind),
+        default=argparse.SUPPRESS,
+        help=sentence.replace("%", "%%") if sentence else argparse.SUPPRESS,
+        **extra,
+    )
 
 
 def _metavar(kind: Any) -> str:
@@ -95,19 +100,15 @@ def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
     _config_flags(pretrain, show_all)
 
     evaluate = command("evaluate", "measure a trained encoder on labelled images")
-    evaluate.add_argument("protocol", choices=["knn", "linear"], help="how to measure")
-    _run_and_data(evaluate, data_help)
-    evaluate.add_argument("--eval-data", metavar="DATA", help="images to measure on")
-    evaluate.add_argument("--k", type=int, default=20, help="kNN: neighbours that vote (20)")
-    evaluate.add_argument(
-        "--temperature", type=float, default=0.07, help="kNN: votes are exp(cosine / this) (0.07)"
-    )
-    evaluate.add_argument("--epochs", type=int, default=80, help="linear: passes (80)")
-    evaluate.add_argument("--batch-size", type=int, help="linear: images a step (1024 or 256)")
-    evaluate.add_argument(
-        "--augment", action="store_true", help="linear: train on random crops and flips"
-    )
-    evaluate.add_argument("--seed", type=int, default=0, help="linear: seed of the held-out tenth")
+    kinds = evaluate.add_subparsers(dest="protocol", metavar="PROTOCOL", parser_class=_Parser)
+    kinds.required = True
+    for name, kind in PROTOCOLS.items():
+        text = kind.__doc__ or ""
+        protocol = kinds.add_parser(name, help=text, description=text, allow_abbrev=False)
+        _run_and_data(protocol, data_help)
+        protocol.add_argument("--out", metavar="DIR", help="results go here (RUN/evaluations)")
+        for flag, value_type, sentence in flags(name):
+            _flag(protocol, flag, value_type, sentence)
 
     embed = command("embed", "write the features of images")
     _run_and_data(embed, data_help)

@@ -20,7 +20,8 @@ from byol.viewspec import T_PRIME, T, ViewSpec
 Optimizer = Literal["lars", "sgd", "adamw"]
 
 
-def _option(default: Any, help: str, common: bool = False) -> Any:
+def option(default: Any, help: str, common: bool = False) -> Any:
+    """A dataclass field that is also a flag: its default and its sentence."""
     return field(default=default, metadata={"help": help, "common": common})
 
 
@@ -28,50 +29,48 @@ def _option(default: Any, help: str, common: bool = False) -> Any:
 class DataConfig:
     """What the images are. The measured fields are filled in when a run begins."""
 
-    eval_data: str | None = _option(None, "labelled images to monitor and evaluate on", True)
-    split: str | None = _option(None, "which split of the data to train on (train)")
-    hold_out: bool = _option(
+    eval_data: str | None = option(None, "labelled images to monitor and evaluate on", True)
+    split: str | None = option(None, "which split of the data to train on (train)")
+    hold_out: bool = option(
         False, "keep the monitored tenth away from pretraining too, where data has no test split"
     )
-    image_size: int = _option(224, "side of a view in pixels", True)
-    crop_rule: Literal["torchvision", "official"] = _option(
+    image_size: int = option(224, "side of a view in pixels", True)
+    crop_rule: Literal["torchvision", "official"] = option(
         "torchvision", "random crops: ten attempts, or one attempt cut to the image (official)"
     )
-    antialias: bool = _option(True, "antialias when shrinking (the official code does not)")
-    channels: int | None = _option(None, "channels of an image (measured)")
-    value_range: tuple[float, float] | None = _option(
+    antialias: bool = option(True, "antialias when shrinking (the official code does not)")
+    channels: int | None = option(None, "channels of an image (measured)")
+    value_range: tuple[float, float] | None = option(
         None, "pixel values that become 0 and 1 (0 255 for 8 bits, else measured)"
     )
-    mean: tuple[float, ...] | None = _option(None, "channel means in [0, 1] (ImageNet's for RGB)")
-    std: tuple[float, ...] | None = _option(None, "channel deviations (ImageNet's for RGB)")
-    bad_share: float = _option(0.1, "share of undecodable files above which the run ends")
-    workers: int | None = _option(None, "processes that read files (cores - 1 at most 8)", True)
+    mean: tuple[float, ...] | None = option(None, "channel means in [0, 1] (ImageNet's for RGB)")
+    std: tuple[float, ...] | None = option(None, "channel deviations (ImageNet's for RGB)")
+    bad_share: float = option(0.1, "share of undecodable files above which the run ends")
+    workers: int | None = option(None, "processes that read files (cores - 1 at most 8)", True)
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """Encoder, projector and predictor (paper section 3.3)."""
 
-    model: str = _option(
-        "resnet50", "encoder: convnet, resnet18..200, resnet50-2x, or timm's", True
-    )
-    stem: Literal["large", "small"] = _option(
+    model: str = option("resnet50", "encoder: convnet, resnet18..200, resnet50-2x, or timm's", True)
+    stem: Literal["large", "small"] = option(
         "large", "ResNet stem: 7x7 stride 2 and pool, or 3x3 stride 1 for small images"
     )
-    reference: bool = _option(
+    reference: bool = option(
         False, "official conventions: SAME padding, initialisation, norm averages, no autocast"
     )
-    norm: Literal["batch", "group"] = _option(
+    norm: Literal["batch", "group"] = option(
         "batch", "norm layers: batch norm, or group norm (layer norm in the heads)"
     )
-    zero_gamma: bool = _option(
+    zero_gamma: bool = option(
         False, "start residual branches at 0 (released code) instead of 1 (the paper's results)"
     )
-    hidden_size: int = _option(4096, "hidden units of projector and predictor")
-    projection_size: int = _option(256, "size of projections and predictions")
-    projector_depth: int = _option(2, "linear layers of the projector")
-    predictor_depth: int = _option(2, "linear layers of the predictor (0: none)")
-    independent_target: bool = _option(
+    hidden_size: int = option(4096, "hidden units of projector and predictor")
+    projection_size: int = option(256, "size of projections and predictions")
+    projector_depth: int = option(2, "linear layers of the projector")
+    predictor_depth: int = option(2, "linear layers of the predictor (0: none)")
+    independent_target: bool = option(
         True, "initialise the target by itself (official) instead of copying the online network"
     )
 
@@ -80,43 +79,43 @@ class NetworkConfig:
 class OptimConfig:
     """How long, how fast (paper section 3.3)."""
 
-    epochs: float = _option(100, "passes over the images", True)
-    batch_size: int = _option(256, "images per optimizer step, over all devices", True)
-    accumulation: int = _option(1, "pieces in which a batch is computed when memory is short")
-    optimizer: Optimizer = _option("lars", "lars, sgd or adamw")
-    base_lr: float = _option(0.3, "learning rate at batch size 256 (chosen by rule)", True)
-    warmup_epochs: float = _option(10, "passes over which the learning rate rises")
-    weight_decay: float = _option(1e-6, "weight decay, none on biases and norms")
-    momentum: float = _option(0.9, "momentum of LARS and SGD")
-    trust_coefficient: float = _option(1e-3, "LARS: share of a weight's norm that a step may move")
-    tau_base: float = _option(0.99, "decay of the target's moving average at step 0")
+    epochs: float = option(100, "passes over the images", True)
+    batch_size: int = option(256, "images per optimizer step, over all devices", True)
+    accumulation: int = option(1, "pieces in which a batch is computed when memory is short")
+    optimizer: Optimizer = option("lars", "lars, sgd or adamw")
+    base_lr: float = option(0.3, "learning rate at batch size 256 (chosen by rule)", True)
+    warmup_epochs: float = option(10, "passes over which the learning rate rises")
+    weight_decay: float = option(1e-6, "weight decay, none on biases and norms")
+    momentum: float = option(0.9, "momentum of LARS and SGD")
+    trust_coefficient: float = option(1e-3, "LARS: share of a weight's norm that a step may move")
+    tau_base: float = option(0.99, "decay of the target's moving average at step 0")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """The machine and what is written when."""
 
-    seed: int = _option(0, "seed of weights, order, crops and views", True)
-    device: str = _option("auto", "auto, cpu, cuda, cuda:1 or mps", True)
-    precision: Literal["auto", "bf16", "fp32"] = _option(
+    seed: int = option(0, "seed of weights, order, crops and views", True)
+    device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps", True)
+    precision: Literal["auto", "bf16", "fp32"] = option(
         "auto", "bf16 autocast where the hardware has it, or fp32", True
     )
-    compile: bool = _option(False, "torch.compile the networks")
-    deterministic: bool = _option(False, "bit-identical repeats on CUDA, slower")
-    evaluations: int = _option(10, "times that the run is measured on its way")
-    final_linear: bool = _option(True, "train linear probes at the end")
-    knn_k: int = _option(20, "neighbours that vote")
-    knn_temperature: float = _option(0.07, "a neighbour's vote is exp(cosine / temperature)")
-    log_every: int = _option(10, "steps between lines of metrics.jsonl")
-    save_seconds: float = _option(120, "seconds between checkpoints")
-    stop_on_collapse: bool = _option(False, "end the run when the verdict is collapsed")
+    compile: bool = option(False, "torch.compile the networks")
+    deterministic: bool = option(False, "bit-identical repeats on CUDA, slower")
+    evaluations: int = option(10, "times that the run is measured on its way")
+    final_linear: bool = option(True, "train linear probes at the end")
+    knn_k: int = option(20, "neighbours that vote")
+    knn_temperature: float = option(0.07, "a neighbour's vote is exp(cosine / temperature)")
+    log_every: int = option(10, "steps between lines of metrics.jsonl")
+    save_seconds: float = option(120, "seconds between checkpoints")
+    stop_on_collapse: bool = option(False, "end the run when the verdict is collapsed")
 
 
 @dataclass(frozen=True)
 class Config:
     """A complete run."""
 
-    recipe: str = _option("small-32", "starting point (see byol recipes)", True)
+    recipe: str = option("small-32", "starting point (see byol recipes)", True)
     view1: ViewSpec = T
     view2: ViewSpec = T_PRIME
     data: DataConfig = DataConfig()

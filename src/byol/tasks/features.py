@@ -1,6 +1,7 @@
 """Images of a source as tensors for an encoder, and their frozen features."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +10,12 @@ from torch.nn import functional as F
 from byol import ops, rng
 from byol.data.files import FileLoader, images
 from byol.data.loader import CropSpec
-from byol.data.source import Source
+from byol.data.prepared import Prepared, prepare
+from byol.data.source import Source, open_splits
 from byol.engine.device import autocast
+from byol.errors import UserError
 from byol.monitor import Held, extract
+from byol.tasks.subject import Subject
 
 FLIP_STREAM = 6  # of random numbers, for the probe's training flips
 PIXEL_SIDE = 32  # raw pixels of larger images are compared at this size
@@ -72,6 +76,12 @@ def features(
     return rows, torch.cat(labels).to(device)
 
 
+def frozen(subject: Subject, source: Source) -> tuple[Tensor, Tensor]:
+    """Features (N, D) float32 and labels (N,) of all readable images of a source."""
+    batches = stream(source, *subject.geometry, subject.workers)
+    return features(subject.encoder, batches, subject.device)
+
+
 def pixels(batches: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
     """Raw pixels as features (N, C s s), s = 32 at most."""
     rows = []
@@ -102,21 +112,13 @@ def calibrate(
         norm.momentum = momentum
 
 
-def augmented(
-    encoder: nn.Module,
-    source: Source,
-    size: int,
-    channels: int,
-    value_range: tuple[float, float],
-    device: torch.device,
-    workers: int = 0,
-    seed: int = 0,
-) -> Callable[[int], Tensor]:
+def augmented(subject: Subject, source: Source, seed: int = 0) -> Callable[[int], Tensor]:
     """epoch to features (N, D) of one random crop and flip of each image (paper appendix C.1).
 
     The rows are in the source's order, whatever the epoch's own. One epoch is kept at a time.
     """
     n = len(source)
+    size, channels, value_range = subject.geometry
     loader = FileLoader(
         source,
         channels=channels,
@@ -125,8 +127,8 @@ def augmented(
         crops=(CropSpec(), CropSpec()),
         batch_size=min(256, n),
         seed=seed,
-        workers=workers,
-        device=device,
+        workers=subject.workers,
+        device=subject.device,
     )
     kept: dict[int, Tensor] = {}
 
@@ -137,15 +139,32 @@ def augmented(
             at = torch.from_numpy(batch.index)[batch.epoch == epoch]
             flip = rng.uniforms(seed, FLIP_STREAM, batch.epoch, batch.index, 1)[:, 0] < 0.5
             image = batch.crops[:, 0].float() / 255
-            image = ops.horizontal_flip(image, torch.from_numpy(flip).to(device))
+            image = ops.horizontal_flip(image, torch.from_numpy(flip).to(subject.device))
             if len(at):
                 yield image[torch.from_numpy(batch.epoch == epoch)], at
 
     def features_of(epoch: int) -> Tensor:
         if epoch not in kept:
-            rows, at = features(encoder, crops(epoch), device)
+            rows, at = features(subject.encoder, crops(epoch), subject.device)
             kept.clear()
             kept[epoch] = torch.empty_like(rows).index_copy_(0, at, rows)
         return kept[epoch]
 
     return features_of
+
+
+def open_labelled(
+    data: Any, eval_data: Any, seed: int, say: Callable[[str], None] = lambda line: None
+) -> Prepared:
+    """Bank and queries of labelled data. Raises UserError where there are no labels."""
+    prepared = prepare(open_splits(data, eval_data, None), seed)
+    if not prepared.classes:
+        raise UserError(
+            f"{prepared.train.name} has no labels to evaluate on: give class sub-folders, labelled "
+            "Parquet or tar shards, or arrays with labels"
+        )
+    say(
+        f"bank: {len(prepared.bank):,} images; queries: {len(prepared.queries):,} images of "
+        f"{prepared.classes} classes"
+    )
+    return prepared

@@ -1,8 +1,33 @@
 """kNN on frozen features: no training, no choice but k and the temperature."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 from torch import Tensor
 
 from byol import metrics
+from byol.errors import UserError
+from byol.protocols import Knn
+from byol.tasks.features import frozen, open_labelled
+from byol.tasks.subject import Subject
+
+
+def evaluate(
+    subject: Subject, data: Any, options: Knn, folder: Path | None, say: Callable[[str], None]
+) -> dict[str, float]:
+    """top1 and top5 in percent of `subject` on labelled images."""
+    prepared = open_labelled(data, options.eval_data, options.seed, say)
+    if not 1 <= options.k <= len(prepared.bank):
+        raise UserError(
+            f"k is {options.k}; it must be from 1 to the {len(prepared.bank)} images of the bank"
+        )
+    bank, bank_labels = frozen(subject, prepared.bank)
+    queries, labels = frozen(subject, prepared.queries)
+    neighbours = (options.k, options.temperature)
+    result = knn(bank, bank_labels, queries, labels, prepared.classes, *neighbours)
+    say(f"knn: top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %")
+    return result
 
 
 def knn(

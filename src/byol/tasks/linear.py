@@ -8,17 +8,52 @@ of the training data is trained again on all of it. The paper sweeps the five va
 
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from byol import metrics
+from byol.errors import UserError
+from byol.protocols import Linear
+from byol.tasks.features import augmented, frozen, open_labelled
+from byol.tasks.subject import Subject
 
 PAPER_RATES = (0.4, 0.3, 0.2, 0.1, 0.05)
 RATES = (0.001, 0.003, 0.01, 0.03, *PAPER_RATES[::-1], 1.0, 3.0, 10.0)
 
 EpochFeatures = Callable[[int], Tensor]  # epoch to features (N, D): cached, or augmented anew
+
+
+def evaluate(
+    subject: Subject, data: Any, options: Linear, folder: Path | None, say: Callable[[str], None]
+) -> dict[str, float]:
+    """top1 and top5 in percent of a linear classifier on `subject`, and the chosen rate `lr`."""
+    if options.epochs < 1:
+        raise UserError(f"epochs is {options.epochs}; it must be 1 or more")
+    prepared = open_labelled(data, options.eval_data, options.seed, say)
+    bank, bank_labels = frozen(subject, prepared.bank)
+    queries, labels = frozen(subject, prepared.queries)
+
+    def cached(epoch: int) -> Tensor:
+        return bank
+
+    train = augmented(subject, prepared.bank, options.seed) if options.augment else cached
+    result = linear(
+        train,
+        bank_labels,
+        queries,
+        labels,
+        prepared.classes,
+        options.epochs,
+        options.batch_size,
+        seed=options.seed,
+        progress=say,
+    )
+    say(f"linear: top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %")
+    return result
 
 
 def linear(

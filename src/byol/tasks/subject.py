@@ -1,0 +1,68 @@
+"""What is evaluated: an encoder, what it is called in a table, and how it is fed."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from byol.engine import device as devices
+from byol.networks.encoder import BUILD_DEFAULTS, Encoder, build_encoder
+from byol.networks.external import read_description, read_encoder
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An encoder in evaluation mode on `device`: images (B, C, S, S) in [0, 1] to (B, D)."""
+
+    name: str  # its row in a table: "trained", "untrained", ...
+    encoder: Encoder
+    description: Mapping[str, Any]  # what encoder.json says: model, in_chans, image_size, ...
+    device: torch.device
+    precision: str  # "bf16" or "fp32", for training on top of it
+    workers: int = 0  # processes that read files
+
+    @property
+    def geometry(self) -> tuple[int, int, tuple[float, float]]:
+        """Image size in pixels, channels, and the pixel values that become 0 and 1."""
+        low, high = self.description.get("value_range", (0, 255))
+        return int(self.description["image_size"]), int(self.description["in_chans"]), (low, high)
+
+
+def open_subject(
+    run: str | Path,
+    encoder: nn.Module | None = None,
+    device: str = "auto",
+    workers: int = 0,
+    name: str = "trained",
+) -> Subject:
+    """The encoder of a run folder or file as a Subject. Raises UserError as read_encoder does."""
+    chosen = devices.pick_device(device)
+    network = read_encoder(run, encoder).to(chosen).to(memory_format=torch.channels_last)
+    precision = devices.pick_precision(chosen, "auto")
+    return Subject(name, network, read_description(run), chosen, precision, workers)
+
+
+def untrained(subject: Subject, seed: int = 0, name: str = "untrained") -> Subject:
+    """The same network, freshly initialised from `seed`; its normalisation of images is kept.
+
+    A module of the user's own is reset layer by layer (each layer's `reset_parameters`).
+    """
+    given = subject.encoder
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if subject.description["model"] == "custom":
+            module = copy.deepcopy(given.module)
+            for layer in module.modules():
+                if callable(reset := getattr(layer, "reset_parameters", None)):
+                    reset()
+        else:
+            known = {k: v for k, v in subject.description.items() if k in BUILD_DEFAULTS}
+            module = build_encoder(subject.description["model"], **known)
+    size = None if isinstance(getattr(module, "num_features", None), int) else subject.geometry[0]
+    fresh = Encoder(module, given.mean.tolist(), given.std.tolist(), size).eval()
+    fresh = fresh.to(subject.device).to(memory_format=torch.channels_last)
+    return replace(subject, name=name, encoder=fresh)

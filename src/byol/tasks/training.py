@@ -1,0 +1,76 @@
+"""The loop of every evaluation that trains with labels: fine-tuning and dense prediction."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from byol.engine import checkpoint
+from byol.engine.log import Mode, Progress
+from byol.errors import UserError
+
+T = TypeVar("T")
+SAVE_SECONDS = 120
+
+
+def train(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Callable[[int], Iterator[T]],
+    loss: Callable[[T], Tensor],
+    rate: Callable[[int], float],
+    steps: int,
+    batch_size: int,
+    title: str,
+    folder: Path | None = None,
+    mode: Mode = "auto",
+) -> None:
+    """Minimise loss(batch), a scalar of `network`, for `steps` steps.
+
+    batches(step) yields the batches from that step on; they must depend on the step alone, so that
+    an interrupted training goes on exactly. rate(step) multiplies each group's own learning rate
+    (`initial_lr`, taken from the optimizer as it is given). With `folder`, the state is saved there
+    every two minutes and at the end, and found again. Raises UserError when the loss is not finite.
+    """
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    start = _resume(folder, network, optimizer)
+    with Progress(steps, batch_size, start, mode, title) as progress:
+        saved = asked = time.monotonic()
+        for step, batch in zip(range(start, steps), batches(start), strict=False):
+            waited = time.monotonic() - asked
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * rate(step)
+            value = loss(batch)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            optimizer.step()
+            shown = {}
+            if step % 10 == 9 or step == steps - 1:
+                shown["loss"] = float(value.detach())
+                if shown["loss"] - shown["loss"] != 0:  # infinite or not a number
+                    raise UserError(
+                        f"{title}: the loss is {shown['loss']} at step {step}; lower the learning "
+                        "rate"
+                    )
+            progress.advance(step + 1, waited, **shown)
+            if folder and (time.monotonic() - saved > SAVE_SECONDS or step == steps - 1):
+                state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+                checkpoint.save(folder, step + 1, state)
+                saved = time.monotonic()
+            asked = time.monotonic()
+
+
+def _resume(folder: Path | None, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    found = checkpoint.newest(folder, partial(print, file=sys.stderr)) if folder else None
+    if found is None:
+        return 0
+    step, state = found
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    return step
