@@ -12,7 +12,7 @@ from torch import Tensor
 import byol
 from byol import api
 from byol.config import Config, with_options
-from byol.engine.fit import build_optimizer
+from byol.engine.fit import build_optimizer, make_views
 from byol.networks.norm import Affine
 from byol.optim import set_learning_rate
 
@@ -107,7 +107,7 @@ def test_without_norms_the_first_batch_leaves_every_layer_standardised(
         assert len(layers) == 2 * (5 + 1) + 1  # five convolutions, heads of two linear layers
         for layer in layers:
             layer.register_forward_hook(keep)
-        view1, _ = api.make_views(config, next(loader.batches(0, 1)), torch.device("cpu"))
+        view1, _ = make_views(config, next(loader.batches(0, 1)), torch.device("cpu"))
         with torch.no_grad():
             learner.predictor(learner.projector(learner.encoder(view1)))
             learner.target_projector(learner.target_encoder(view1))
