@@ -20,7 +20,8 @@ LEVELS: dict[str, float] = {
     # 1: views, networks, sources of images
     "views": 1, "networks.convnet": 1, "engine.files": 1, "data.arrays": 1, "data.shards": 1,
     "data.objects": 1, "data.loader": 1,
-    "networks.encoder": 1.5, "networks.external": 1.6, "data.folders": 1.5, "data.source": 1.6,
+    "networks.encoder": 1.5, "networks.external": 1.6, "networks.official": 1,
+    "networks.statedict": 1, "networks.foreign": 1.7, "data.folders": 1.5, "data.source": 1.6,
     "data.reader": 1.7, "data.statistics": 1.7, "data.prepared": 1.7,
     "data.resident": 1.8, "data.files": 1.8,
     # 2: what a run consists of

@@ -26,6 +26,7 @@ _TITLES = {
     "view1": "view 1",
     "view2": "view 2",
 }
+_RUN_HELP = "run folder, encoder.safetensors, weights of others, timm:NAME or torchvision:NAME"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -115,6 +116,10 @@ def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
     embed.add_argument("--out", required=True, metavar="FILE", help="features.npz or .parquet")
     embed.add_argument("--split", metavar="NAME", help="which split of the data (train)")
 
+    convert = command("convert", "write the weights of others as encoder.safetensors and .json")
+    convert.add_argument("run", metavar="FILE", help=_RUN_HELP)
+    convert.add_argument("--out", required=True, metavar="DIR", help="folder for the two files")
+
     views = command("views", "show what the views of your images look like")
     views.add_argument("data", nargs="?", metavar="DATA", help=data_help)
     views.add_argument("--preset", metavar="NAME", help=f"one of: {', '.join(PRESETS)}")
@@ -132,10 +137,11 @@ def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
 
 
 def _run_and_data(parser: argparse.ArgumentParser, data_help: str) -> None:
-    parser.add_argument("run", metavar="RUN", help="run folder, or encoder.safetensors")
+    parser.add_argument("run", metavar="RUN", help=_RUN_HELP)
     parser.add_argument("data", metavar="DATA", help=data_help.split(" (default")[0])
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     parser.add_argument("--workers", type=int, default=0, help="processes that read files (0)")
+    parser.add_argument("--image-size", type=int, help="side in pixels (the encoder's own)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -191,6 +197,12 @@ def _embed(**arguments: Any) -> None:
     print(f"{arguments['out']}: {features.shape[0]} images, {features.shape[1]} features each")
 
 
+def _convert(**arguments: Any) -> None:
+    from byol.api import convert
+
+    print(f"written to {convert(**arguments)}")
+
+
 def _views(**arguments: Any) -> None:
     from byol.api import show_views
 
@@ -239,6 +251,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": _pretrain,
     "evaluate": _evaluate,
     "embed": _embed,
+    "convert": _convert,
     "views": _views,
     "doctor": _doctor,
     "recipes": _recipes,
