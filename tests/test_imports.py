@@ -33,7 +33,7 @@ LEVELS: dict[str, float] = {
     "tasks.subject": 4.5, "tasks.training": 4.5,
     "tasks.features": 4.7, "tasks.knn": 5, "tasks.linear": 5,
     "recipes": 6,
-    "report": 7, "api": 7.5, "__init__": 7.8,
+    "report": 7, "collect": 7, "comparison": 7.2, "api": 7.5, "__init__": 7.8,
     "cli": 8, "__main__": 9,
 }  # fmt: skip
 TORCHLESS = (

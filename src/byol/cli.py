@@ -111,6 +111,11 @@ def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
         for flag, value_type, sentence in flags(name):
             _flag(protocol, flag, value_type, sentence)
 
+    text = "one table and one picture of what runs have been measured at, side by side"
+    report = kinds.add_parser("report", help=text, description=text, allow_abbrev=False)
+    report.add_argument("runs", nargs="+", metavar="RUN", help="run folder; seeds are averaged")
+    report.add_argument("--out", default="report", metavar="DIR", help="results go here (report)")
+
     embed = command("embed", "write the features of images")
     _run_and_data(embed, data_help)
     embed.add_argument("--out", required=True, metavar="FILE", help="features.npz or .parquet")
@@ -184,10 +189,15 @@ def _pretrain(quiet: bool, **arguments: Any) -> None:
         raise SystemExit(130) from None
 
 
-def _evaluate(**arguments: Any) -> None:
+def _evaluate(protocol: str, **arguments: Any) -> None:
+    if protocol == "report":
+        from byol.comparison import report
+
+        print(report(**arguments) + f"written to {arguments['out']}/report.md, .csv, .tex, .png")
+        return
     from byol.api import evaluate
 
-    evaluate(**arguments)
+    evaluate(protocol, **arguments)
 
 
 def _embed(**arguments: Any) -> None:
