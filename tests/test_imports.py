@@ -21,7 +21,8 @@ LEVELS: dict[str, float] = {
     "views": 1, "objective": 1, "networks.resnet": 0.5, "networks.convnet": 1,
     "engine.files": 1, "data.arrays": 1, "data.shards": 1,
     "data.objects": 1, "data.loader": 1,
-    "networks.encoder": 1.5, "networks.external": 1.6, "data.folders": 1.5, "data.source": 1.6,
+    "networks.encoder": 1.5, "networks.external": 1.6, "networks.official": 1,
+    "networks.statedict": 1, "networks.foreign": 1.7, "data.folders": 1.5, "data.source": 1.6,
     "data.reader": 1.7, "data.statistics": 1.7, "data.prepared": 1.7,
     "data.resident": 1.8, "data.files": 1.8,
     # 2: what a run consists of
@@ -33,7 +34,7 @@ LEVELS: dict[str, float] = {
     "tasks.subject": 4.5, "tasks.training": 4.5,
     "tasks.features": 4.7, "tasks.knn": 5, "tasks.linear": 5,
     "relatives": 5.9, "recipes": 6,
-    "report": 7, "api": 7.5, "__init__": 7.8,
+    "report": 7, "collect": 7, "comparison": 7.2, "api": 7.5, "__init__": 7.8,
     "cli": 8, "__main__": 9,
 }  # fmt: skip
 TORCHLESS = (

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from byol.api import convert as convert
     from byol.api import embed as embed
     from byol.api import evaluate as evaluate
     from byol.api import load_encoder as load_encoder
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Byol": "byol.learner",
     "pretrain": "byol.api",
+    "convert": "byol.api",
     "embed": "byol.api",
     "evaluate": "byol.api",
     "load_encoder": "byol.api",

@@ -1,4 +1,4 @@
-"""What the commands do, as functions: pretrain, evaluate, embed, load_encoder."""
+"""What the commands do, as functions: pretrain, evaluate, embed, convert, load_encoder."""
 
 import copy
 import dataclasses
@@ -33,7 +33,8 @@ from byol.learner import Byol
 from byol.monitor import Held, Monitor
 from byol.networks.convnet import init_official_
 from byol.networks.encoder import RESNET, Encoder, build_encoder
-from byol.networks.external import read_encoder, save_encoder
+from byol.networks.external import save_encoder
+from byol.networks.foreign import open_encoder
 from byol.networks.heads import ClosedForm, mlp
 from byol.networks.norm import initialise_affine_, norm_layer
 from byol.networks.standardised import StandardisedLinear
@@ -451,13 +452,24 @@ def _cached(rows: Tensor) -> EpochFeatures:
 
 
 def load_encoder(run_or_file: str | Path, encoder: nn.Module | None = None) -> nn.Module:
-    """The trained encoder of a run folder or a .safetensors file, in evaluation mode.
+    """The encoder of a run folder, of our or others' weights file, or "timm:NAME", in evaluation
+    mode.
 
     It maps images (B, C, S, S) in [0, 1] to features (B, D) and normalises inside. `encoder` gives
-    the module where the run trained one of the user's own. Raises UserError if anything is
-    missing, surplus or damaged.
+    the module where the run trained one of the user's own. docs/evaluations/weights.md lists what
+    is read. Raises UserError if anything is missing, surplus or damaged.
     """
-    return read_encoder(run_or_file, encoder)
+    return open_encoder(run_or_file, encoder)[0]
+
+
+def convert(run: str | Path, out: str | Path) -> Path:
+    """`byol convert`: encoder.safetensors and encoder.json in the folder `out`, of any encoder that
+    load_encoder takes. Returns the path of the former."""
+    encoder, description = open_encoder(run)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_encoder(folder / "encoder", encoder, description)
+    return folder / "encoder.safetensors"
 
 
 def embed(
@@ -468,6 +480,7 @@ def embed(
     device: str = "auto",
     split: str | None = None,
     workers: int = 0,
+    image_size: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features (N, D) float32 and labels (N,) int64 (-1 without) of all readable images of `data`.
 
@@ -478,7 +491,7 @@ def embed(
         raise UserError(
             f"{path} ends in {path.suffix!r}; embeddings are written as .npz or .parquet"
         )
-    subject = open_subject(run, encoder, device, workers)
+    subject = open_subject(run, encoder, device, workers, image_size=image_size)
     source = open_splits(data, None, split).train
     places: list[int] = []
     batches = extraction.stream(source, *subject.geometry, workers, places=places)
@@ -497,17 +510,19 @@ def evaluate(
     encoder: nn.Module | None = None,
     device: str = "auto",
     workers: int = 0,
+    image_size: int | None = None,
     say: Callable[[str], None] = _say,
     **options: Any,
 ) -> dict[str, Any]:
     """`byol evaluate PROTOCOL`: measure an encoder; byol.protocols has each protocol's options.
 
-    run: a run folder or an encoder file. out: the folder for PROTOCOL.json and pictures; by default
-    `evaluations` in the run folder, or nothing is written where run is a file.
+    run: whatever load_encoder takes. image_size: another side in pixels than the encoder's own.
+    out: the folder for PROTOCOL.json and pictures; by default `evaluations` in the run folder, or
+    nothing is written where run is no folder.
     Raises UserError for what cannot work. Returns what PROTOCOL.json holds.
     """
     chosen = protocols.parse(protocol, options)
-    subject = open_subject(run, encoder, device, workers)
+    subject = open_subject(run, encoder, device, workers, image_size=image_size)
     folder = Path(out) if out else Path(run, "evaluations") if Path(run).is_dir() else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ _TITLES = {
     "view1": "view 1",
     "view2": "view 2",
 }
+_RUN_HELP = "run folder, encoder.safetensors, weights of others, timm:NAME or torchvision:NAME"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -113,10 +114,19 @@ def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
         for flag, value_type, sentence in flags(name):
             _flag(protocol, flag, value_type, sentence)
 
+    text = "one table and one picture of what runs have been measured at, side by side"
+    report = kinds.add_parser("report", help=text, description=text, allow_abbrev=False)
+    report.add_argument("runs", nargs="+", metavar="RUN", help="run folder; seeds are averaged")
+    report.add_argument("--out", default="report", metavar="DIR", help="results go here (report)")
+
     embed = command("embed", "write the features of images")
     _run_and_data(embed, data_help)
     embed.add_argument("--out", required=True, metavar="FILE", help="features.npz or .parquet")
     embed.add_argument("--split", metavar="NAME", help="which split of the data (train)")
+
+    convert = command("convert", "write the weights of others as encoder.safetensors and .json")
+    convert.add_argument("run", metavar="FILE", help=_RUN_HELP)
+    convert.add_argument("--out", required=True, metavar="DIR", help="folder for the two files")
 
     views = command("views", "show what the views of your images look like")
     views.add_argument("data", nargs="?", metavar="DATA", help=data_help)
@@ -135,10 +145,11 @@ def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
 
 
 def _run_and_data(parser: argparse.ArgumentParser, data_help: str) -> None:
-    parser.add_argument("run", metavar="RUN", help="run folder, or encoder.safetensors")
+    parser.add_argument("run", metavar="RUN", help=_RUN_HELP)
     parser.add_argument("data", metavar="DATA", help=data_help.split(" (default")[0])
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     parser.add_argument("--workers", type=int, default=0, help="processes that read files (0)")
+    parser.add_argument("--image-size", type=int, help="side in pixels (the encoder's own)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -181,10 +192,15 @@ def _pretrain(quiet: bool, **arguments: Any) -> None:
         raise SystemExit(130) from None
 
 
-def _evaluate(**arguments: Any) -> None:
+def _evaluate(protocol: str, **arguments: Any) -> None:
+    if protocol == "report":
+        from byol.comparison import report
+
+        print(report(**arguments) + f"written to {arguments['out']}/report.md, .csv, .tex, .png")
+        return
     from byol.api import evaluate
 
-    evaluate(**arguments)
+    evaluate(protocol, **arguments)
 
 
 def _embed(**arguments: Any) -> None:
@@ -192,6 +208,12 @@ def _embed(**arguments: Any) -> None:
 
     features, _ = embed(**arguments)
     print(f"{arguments['out']}: {features.shape[0]} images, {features.shape[1]} features each")
+
+
+def _convert(**arguments: Any) -> None:
+    from byol.api import convert
+
+    print(f"written to {convert(**arguments)}")
 
 
 def _views(**arguments: Any) -> None:
@@ -242,6 +264,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": _pretrain,
     "evaluate": _evaluate,
     "embed": _embed,
+    "convert": _convert,
     "views": _views,
     "doctor": _doctor,
     "recipes": _recipes,

@@ -37,9 +37,10 @@ def build_encoder(
     """The encoder `model`, images (B, in_chans, H, W) to features (B, num_features).
 
     "resnet18" to "resnet200", "resnet50-2x" (width) and "convnet", "convnet-32" (width) are ours;
-    any other name is timm's, and "timm/resnet18" asks for timm's where both have one. `norm` is
-    one of `norm_layer`; "group-ws" standardises the weights of the convolutions too. `norm_images`
-    is the number of images over which batch norm takes its statistics.
+    any other name is timm's, and "timm/resnet18" asks for timm's where both have one;
+    "torchvision/resnet18" asks for torchvision's, without its last linear layer. `norm` is one of
+    `norm_layer`; "group-ws" standardises the weights of the convolutions too. `norm_images` is the
+    number of images over which batch norm takes its statistics.
 
     `reference` makes ours the official network: SAME padding, bias-corrected norm averages,
     projection shortcut in group 0, truncated normal initialisation. A timm model takes the
@@ -62,6 +63,8 @@ def build_encoder(
         )
     elif found := CONVNET.fullmatch(model):
         module = ConvNet(int(found[1] or 16), in_chans, padding, layer, standardised)
+    elif model.startswith("torchvision/"):
+        module = _torchvision(model.removeprefix("torchvision/"), in_chans, image_size)
     else:
         module = _timm(bare_name(model), in_chans, image_size)
     if reference:
@@ -82,7 +85,7 @@ def _check(
     if in_chans < 1:
         raise UserError(f"an encoder needs at least 1 input channel, not {in_chans}")
     for name, value, allowed in (
-        ("stem", stem, ("large", "small")),
+        ("stem", stem, ("large", "small", "small-pad2")),
         ("norm", norm, ("batch", "group", "group-ws", "layer", "none")),
     ):
         if value not in allowed:
@@ -129,6 +132,28 @@ def _timm(name: str, in_chans: int, image_size: int | None) -> nn.Module:
         ) from error
     # num_features of some timm models is the width before their pooling head.
     module.num_features = features  # type: ignore[assignment]
+    return module
+
+
+def _torchvision(name: str, in_chans: int, image_size: int | None) -> nn.Module:
+    """A torchvision classifier without its last linear layer, tried on one blank batch."""
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
+        raise UserError(_unknown(name, models.list_models(module=models)))
+    module: nn.Module = models.get_model(name, weights=None)
+    linears = [path for path, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+    if in_chans != 3 or not linears:
+        what = f"{in_chans} channels, not 3" if linears else "no linear layer at its end"
+        raise UserError(f"torchvision's {name} cannot be the encoder: {what}; take one of timm's")
+    module.set_submodule(linears[-1], nn.Identity())
+    try:
+        module.num_features = feature_size(module, 3, image_size or 224)  # type: ignore[assignment]
+    except (AssertionError, RuntimeError, ValueError) as error:  # as many ways as there are models
+        raise UserError(
+            f"torchvision's {name} cannot take images of {image_size or 224} pixels"
+            f" ({str(error).splitlines()[0]}): choose another image size or model"
+        ) from error
     return module
 
 

@@ -88,7 +88,7 @@ def _how_to_load(d: Mapping[str, Any]) -> dict[str, str]:
     found = RESNET.fullmatch(model)
     own = ", encoder=your_module" if model == "custom" else ""
     calls = {"byol": f"m = byol.load_encoder('{file}'{own})"}
-    if model == "custom":
+    if model == "custom" or model.startswith("torchvision/"):
         return calls
     if not (found or CONVNET.fullmatch(model)):
         size = f", img_size={d['image_size']}" if d["image_size"] and _is_fixed(model) else ""
@@ -106,11 +106,12 @@ def _how_to_load(d: Mapping[str, Any]) -> dict[str, str]:
     norm = f"norm_layer=lambda c: torch.nn.GroupNorm({groups}, c)" if groups else ""
     timm_norm = f", norm_layer=lambda c, **_: timm.layers.GroupNorm(c, {groups})" if groups else ""
     kernel, stride = (7, 2) if d["stem"] == "large" else (3, 1)
+    pad = 2 if d["stem"] == "small-pad2" else kernel // 2
     steps = []
-    if d["stem"] == "small" or d["in_chans"] != 3:
-        shape = f"{d['in_chans']}, 64, {kernel}, {stride}, {kernel // 2}, bias=False"
+    if d["stem"] != "large" or d["in_chans"] != 3:
+        shape = f"{d['in_chans']}, 64, {kernel}, {stride}, {pad}, bias=False"
         steps.append(f"m.conv1 = torch.nn.Conv2d({shape})")
-    if d["stem"] == "small":
+    if d["stem"] != "large":
         steps.append("m.maxpool = torch.nn.Identity()")
     load = f"m.load_state_dict(safetensors.torch.load_file('{file}'))"
     name = f"resnet{found[1]}"
@@ -159,6 +160,21 @@ def read_encoder(path: str | Path, module: nn.Module | None = None) -> Encoder:
     return encoder.eval()
 
 
+def is_exported(path: Path) -> bool:
+    """Whether a file is one that save_encoder wrote, and not weights of others."""
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors":
+        return path.suffix == ".json"
+    if path.with_suffix(".json").is_file():
+        return True
+    try:
+        with safe_open(path, "pt") as file:
+            return "byol" in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
 def read_description(path: str | Path) -> dict[str, Any]:
     """What encoder.json says of the encoder at `path` (a folder or a file)."""
     return _find(Path(path))[1]
@@ -188,7 +204,7 @@ def _find(path: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _load_strictly(module: nn.Module, weights_path: Path) -> None:
-    """load_state_dict that names what does not fit."""
+    """Fill the module from a safetensors file."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -196,6 +212,11 @@ def _load_strictly(module: nn.Module, weights_path: Path) -> None:
         found = load_file(weights_path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{weights_path} cannot be read ({error}): export it again") from error
+    fill(module, found, weights_path)
+
+
+def fill(module: nn.Module, found: Mapping[str, Tensor], source: str | Path) -> None:
+    """load_state_dict that names what does not fit. Raises UserError."""
     wanted = module.state_dict()
     for fault, names in (
         ("lacks", [name for name in wanted if name not in found]),
@@ -208,7 +229,7 @@ def _load_strictly(module: nn.Module, weights_path: Path) -> None:
         if names:
             few = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
             raise UserError(
-                f"{weights_path} does not fit the encoder: it {fault} {len(names)} of its tensors"
+                f"{source} does not fit the encoder: it {fault} {len(names)} of its tensors"
                 f" ({few}); use the model that it was trained as"
             )
     module.load_state_dict(found)

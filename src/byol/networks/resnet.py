@@ -105,10 +105,10 @@ class ResNet(nn.Module):
     """Images (B, C, H, W) to features (B, D), D = `num_features`: the channels of the last group.
 
     blocks, channels: of each of the four groups. `stem="small"` is a 3x3 of stride 1 without
-    pooling, for images of about 32 pixels. `group0_projection` gives the first block of group 0 a
-    projection shortcut even where its channels do not change. `zero_gamma` starts the last norm
-    of every block at scale 0, so that each block begins as its shortcut. `standardised` weights
-    are those of every convolution.
+    pooling, for images of about 32 pixels; "small-pad2" pads it by 2, as solo-learn does.
+    `group0_projection` gives the first block of group 0 a projection shortcut even where its
+    channels do not change. `zero_gamma` starts the last norm of every block at scale 0, so that
+    each block begins as its shortcut. `standardised` weights are those of every convolution.
     """
 
     def __init__(
@@ -131,6 +131,8 @@ class ResNet(nn.Module):
         conv = partial(conv2d, padding=padding, standardised=standardised)
         kernel, stride = (7, 2) if stem == "large" else (3, 1)
         self.conv1 = conv(in_chans, stem_channels, kernel, stride)
+        if stem == "small-pad2":
+            self.conv1.padding = (2, 2)
         self.bn1 = norm(stem_channels)
         block = Bottleneck if bottleneck else BasicBlock
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from byol.engine import device as devices
 from byol.networks.encoder import BUILD_DEFAULTS, Encoder, build_encoder
-from byol.networks.external import read_description, read_encoder
+from byol.networks.foreign import open_encoder
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,14 @@ def open_subject(
     device: str = "auto",
     workers: int = 0,
     name: str = "trained",
+    image_size: int | None = None,
 ) -> Subject:
-    """The encoder of a run folder or file as a Subject. Raises UserError as read_encoder does."""
+    """Any encoder that open_encoder opens, as a Subject. Raises UserError as that does."""
     chosen = devices.pick_device(device)
-    network = read_encoder(run, encoder).to(chosen).to(memory_format=torch.channels_last)
+    network, description = open_encoder(run, encoder, image_size)
+    network = network.to(chosen).to(memory_format=torch.channels_last)
     precision = devices.pick_precision(chosen, "auto")
-    return Subject(name, network, read_description(run), chosen, precision, workers)
+    return Subject(name, network, description, chosen, precision, workers)
 
 
 def untrained(subject: Subject, seed: int = 0, name: str = "untrained") -> Subject:
