@@ -10,8 +10,11 @@ from byol.config import (
     FREE,
     GROUPS,
     Config,
+    NetworkConfig,
+    Norm,
     check,
     from_dict,
+    head_norms,
     options,
     parse,
     to_dict,
@@ -26,6 +29,8 @@ CHANGED = with_options(
         "epochs": 0.5, "optimizer": "sgd", "mean": (0.25, 0.5), "workers": 3,
         "value_range": "0 65535", "view2_solarize": 0.125, "view1_crop_area_min": 0.5,
         "reference": True, "eval_data": "some/where", "base_lr": 1e-6,
+        "projector_norm": "none", "target": "online", "stop_gradient": "false", "beta": 0.5,
+        "predictor_norm": None, "norm_images": "16", "predictor_schedule": "constant",
     },
 )  # fmt: skip
 
@@ -41,6 +46,29 @@ def test_values_arrive() -> None:
     assert CHANGED.data.value_range == (0, 65535) and CHANGED.data.mean == (0.25, 0.5)
     assert (CHANGED.view1.solarize, CHANGED.view2.solarize) == (0, 0.125)
     assert CHANGED.network.reference is True and Config().network.reference is False
+
+
+def test_no_norm_is_not_the_default_norm() -> None:
+    """The text none is a norm's name here, and means unset everywhere else."""
+    assert CHANGED.network.projector_norm == "none" and CHANGED.network.predictor_norm is None
+    assert CHANGED.network.norm_images == 16 and CHANGED.objective.stop_gradient is False
+    assert with_options(CHANGED, {"norm_images": "none"}).network.norm_images is None
+
+
+def test_a_file_of_before_an_option_existed_means_its_default() -> None:
+    plain = to_dict(CHANGED)
+    del plain["objective"], plain["optim"]["predictor_lr"], plain["network"]["ridge"]
+    assert from_dict(plain) == replace(CHANGED, objective=Config().objective)
+
+
+@pytest.mark.parametrize(
+    ("norm", "heads"),
+    [("batch", "batch"), ("group", "layer"), ("group-ws", "group-ws"), ("layer", "layer")],
+)
+def test_norms_of_the_heads(norm: Norm, heads: Norm) -> None:
+    assert head_norms(NetworkConfig(norm=norm)) == (heads, heads)
+    asked = NetworkConfig(norm=norm, projector_norm="none", predictor_norm="batch")
+    assert head_norms(asked) == ("none", "batch")
 
 
 def test_every_option_has_a_sentence_and_a_name_of_its_own() -> None:
@@ -147,6 +175,25 @@ def test_what_does_not_parse(value: Any, kind: Any, allowed: str) -> None:
         ({"view1_crop_ratio_min": 2.0}, "above view1_crop_ratio_max"),
         ({"view1_blur_sigma_min": 0.0}, "view1_blur_sigma_min.*above 0"),
         ({"view2_hue": -0.1}, "view2_hue"),
+        ({"stop_gradient": False}, "stop_gradient.*--target online"),
+        ({"copy_every": 2, "target": "online"}, "nothing to copy"),
+        ({"copy_every": -1}, "copy_every"),
+        ({"beta": 1, "loss_normalisation": "layer"}, "cosine"),
+        ({"beta": 1.5}, "beta"),
+        ({"alpha": 0}, "alpha"),
+        ({"beta": 1, "compare": "same"}, "two views"),
+        ({"compare": "same", "target": "online"}, "a view with itself"),
+        ({"teacher": 0}, "nothing to learn"),
+        ({"align": -1}, "align"),
+        ({"predictor_lr": -1}, "predictor_lr"),
+        ({"ridge": 0, "predictor": "closed-form"}, "ridge"),
+        ({"predictor": "closed-form", "predictor_depth": 0}, "no predictor"),
+        ({"projector_output_norm": True, "norm": "none"}, "needs a norm"),
+        ({"reference": True, "projector_norm": "layer"}, "reference"),
+        ({"norm_images": 16, "norm": "group"}, "there is none"),
+        ({"norm_images": 48}, "divide the 256 images"),
+        ({"norm_images": 256, "accumulation": 2}, "divide the 128 images"),
+        ({"norm_images": 1}, "2 or more"),
     ],
 )
 def test_what_cannot_work_is_refused(values: dict[str, Any], says: str) -> None:
@@ -166,6 +213,10 @@ def test_what_cannot_work_is_refused(values: dict[str, Any], says: str) -> None:
         {"tau_base": 1.0},
         {"tau_base": 0.0},
         {"workers": 0},
+        {"target": "online", "stop_gradient": False, "beta": 1, "predictor_depth": 0},
+        {"teacher": -1, "align": 1, "compare": "same"},
+        {"norm_images": 64, "accumulation": 4, "projector_norm": "layer"},
+        {"predictor_lr": 0, "copy_every": 1},
     ],
 )
 def test_what_can_work_is_not(values: dict[str, Any]) -> None:

@@ -163,6 +163,15 @@ def test_ignored_keys_may_differ_and_are_written_anew(tmp_path: Path) -> None:
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["train"]["workers"] == 8
 
 
+def test_a_config_of_before_a_key_existed_means_the_keys_default(tmp_path: Path) -> None:
+    asked = {**CONFIG, "objective": {"beta": 0, "alpha": 0.5}}
+    with RunFolder(tmp_path) as folder:
+        folder.match_config(CONFIG)
+        with pytest.raises(UserError, match="objective.alpha: 0.1 in the folder, 0.5 asked"):
+            folder.match_config(asked, defaults={"objective": {"beta": 0, "alpha": 0.1}})
+        folder.match_config(asked, defaults={"objective": {"beta": 0, "alpha": 0.5}})
+
+
 @pytest.mark.parametrize("text", ["a: [", "just words", ""])
 def test_a_damaged_config(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)

@@ -87,7 +87,7 @@ def pretrain(
     learner = build_learner(config, module)  # before the folder is touched: a name may be wrong
     with RunFolder(Path(out)) as folder:
         saved = {**to_dict(config), "source": _source_name(data)}
-        folder.match_config(saved, ignore=FREE)
+        folder.match_config(saved, FREE, to_dict(Config()))
         if finished := _finished(config, prepared, folder):
             say(f"{folder.root} is finished; its figures are in {folder.root / 'result.json'}")
             return finished

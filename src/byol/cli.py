@@ -21,6 +21,7 @@ from byol.viewspec import PRESETS
 _TITLES = {
     "optim": "how long and how fast",
     "network": "the networks",
+    "objective": "what is trained towards what",
     "data": "the images",
     "train": "the machine, and what is written when",
     "view1": "view 1",
@@ -72,6 +73,8 @@ def _flag(home: Any, name: str, kind: Any, sentence: str | None) -> None:
 
 
 def _metavar(kind: Any) -> str:
+    if type(None) in typing.get_args(kind):  # X | None
+        kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is typing.Literal:
         return "|".join(typing.get_args(kind))
     return {int: "N", float: "X", bool: "true|false"}.get(kind, "...")

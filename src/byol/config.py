@@ -18,6 +18,7 @@ from byol.errors import UserError
 from byol.viewspec import T_PRIME, T, ViewSpec
 
 Optimizer = Literal["lars", "sgd", "adamw"]
+Norm = Literal["batch", "group", "group-ws", "layer", "none"]
 
 
 def option(default: Any, help: str, common: bool = False) -> Any:
@@ -60,8 +61,19 @@ class NetworkConfig:
     reference: bool = option(
         False, "official conventions: SAME padding, initialisation, norm averages, no autocast"
     )
-    norm: Literal["batch", "group"] = option(
-        "batch", "norm layers: batch norm, or group norm (layer norm in the heads)"
+    norm: Norm = option(
+        "batch",
+        "norm layers: batch, group, group-ws (and standardised weights), layer, or none (affine "
+        "layers set once from the first batch)",
+    )
+    projector_norm: Norm | None = option(
+        None, "norm layers of the projector (as the encoder's; layer norm where those are group)"
+    )
+    predictor_norm: Norm | None = option(
+        None, "norm layers of the predictor (as the encoder's; layer norm where those are group)"
+    )
+    norm_images: int | None = option(
+        None, "images over which batch norm takes its statistics (all that pass at once)"
     )
     zero_gamma: bool = option(
         False, "start residual branches at 0 (released code) instead of 1 (the paper's results)"
@@ -69,7 +81,19 @@ class NetworkConfig:
     hidden_size: int = option(4096, "hidden units of projector and predictor")
     projection_size: int = option(256, "size of projections and predictions")
     projector_depth: int = option(2, "linear layers of the projector")
+    projector_output_norm: bool = option(
+        False, "a norm layer without scale and offset at the projector's output"
+    )
+    predictor: Literal["mlp", "closed-form"] = option(
+        "mlp", "predictor: trained layers, or the least-squares matrix of each batch"
+    )
     predictor_depth: int = option(2, "linear layers of the predictor (0: none)")
+    predictor_hidden_size: int | None = option(
+        None, "hidden units of the predictor (those of the projector)"
+    )
+    ridge: float = option(
+        1e-6, "ridge of the closed-form predictor, as a share of the mean square projection"
+    )
     independent_target: bool = option(
         True, "initialise the target by itself (official) instead of copying the online network"
     )
@@ -89,6 +113,34 @@ class OptimConfig:
     momentum: float = option(0.9, "momentum of LARS and SGD")
     trust_coefficient: float = option(1e-3, "LARS: share of a weight's norm that a step may move")
     tau_base: float = option(0.99, "decay of the target's moving average at step 0")
+    projector_lr: float = option(1, "multiplies the projector's learning rate")
+    predictor_lr: float = option(1, "multiplies the predictor's learning rate")
+    predictor_schedule: Literal["cosine", "constant"] = option(
+        "cosine", "learning rate of the predictor: as the others, or always their peak"
+    )
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is trained towards what (paper section 5 and relatives): BYOL by default."""
+
+    target: Literal["average", "online"] = option(
+        "average", "whose projection is predicted: the moving average's or the online network's own"
+    )
+    stop_gradient: bool = option(True, "no gradient through the target (false: online target)")
+    tau_schedule: Literal["cosine", "constant"] = option(
+        "cosine", "tau rises from tau_base to 1, or stays"
+    )
+    copy_every: int = option(0, "make the target a copy every so many steps, in place of tau")
+    beta: float = option(0, "weight of the negatives: InfoNCE(alpha, beta)")
+    alpha: float = option(0.1, "temperature of the negatives")
+    loss_normalisation: Literal["l2", "layer", "batch", "none"] = option(
+        "l2", "how predictions and targets are normalised in the loss"
+    )
+    directions: Literal["both", "one"] = option("both", "both views predict, or the first alone")
+    compare: Literal["other", "same"] = option("other", "the view whose target a prediction meets")
+    teacher: float = option(1, "weight of the distance to the target (below 0: away from it)")
+    align: float = option(0, "weight of the distance between both views' predictions")
 
 
 @dataclass(frozen=True)
@@ -120,6 +172,7 @@ class Config:
     view2: ViewSpec = T_PRIME
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
 
@@ -133,6 +186,7 @@ class Config:
 GROUPS: dict[str, type] = {
     "optim": OptimConfig,
     "network": NetworkConfig,
+    "objective": ObjectiveConfig,
     "data": DataConfig,
     "train": TrainConfig,
     "view1": ViewSpec,
@@ -181,8 +235,8 @@ def parse(name: str, value: Any, kind: Any) -> Any:
     """`value` (a text from the command line, or a Python value) as the type `kind`."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     try:
-        if origin is types.UnionType:  # X | None
-            if value is None or value == "none":
+        if origin in (types.UnionType, typing.Union):  # X | None
+            if value is None or (value == "none" and "none" not in typing.get_args(arguments[0])):
                 return None
             return parse(name, value, arguments[0])
         if origin is Literal:
@@ -249,15 +303,17 @@ def from_dict(plain: Mapping[str, Any]) -> Config:
 _ABOVE_0 = {
     "epochs", "batch_size", "accumulation", "base_lr", "trust_coefficient", "hidden_size",
     "projection_size", "projector_depth", "evaluations", "knn_k", "knn_temperature", "log_every",
-    "crop_area_min", "crop_ratio_min", "blur_sigma_min",
+    "crop_area_min", "crop_ratio_min", "blur_sigma_min", "predictor_hidden_size", "ridge", "alpha",
+    "norm_images",
 }  # fmt: skip
 _FROM_0 = {
     "warmup_epochs", "weight_decay", "predictor_depth", "seed", "save_seconds", "workers",
-    "brightness", "contrast", "saturation", "hue",
+    "brightness", "contrast", "saturation", "hue", "predictor_lr", "projector_lr", "copy_every",
+    "align",
 }  # fmt: skip
 _FROM_0_TO_1 = {
     "tau_base", "momentum", "bad_share", "flip", "flip_vertical", "rotate", "jitter", "grey",
-    "blur", "solarize", "crop_area_max",
+    "blur", "solarize", "crop_area_max", "beta",
 }  # fmt: skip
 
 
@@ -278,7 +334,19 @@ def check(config: Config) -> None:
         value = getattr(getattr(config, group), option.name)
         if value is not None:
             _check_bounds(name, option.name, value)
-    optim = config.optim
+    _check_optim(config.optim)
+    _check_network(config.network, config.optim)
+    _check_objective(config.objective)
+    if config.data.image_size < 8:
+        raise UserError(f"image_size is {config.data.image_size}; it must be 8 or more")
+    for name in ("view1", "view2"):
+        for kind in ("crop_area", "crop_ratio", "blur_sigma"):
+            low, high = (getattr(getattr(config, name), f"{kind}_{end}") for end in ("min", "max"))
+            if low > high:
+                raise UserError(f"{name}_{kind}_min is {low}, above {name}_{kind}_max, {high}")
+
+
+def _check_optim(optim: OptimConfig) -> None:
     peak = optim.base_lr * optim.batch_size / 256
     if optim.optimizer == "adamw" and peak > 0.02:
         raise UserError(
@@ -295,10 +363,69 @@ def check(config: Config) -> None:
             f"batch_size {optim.batch_size} does not split into {optim.accumulation} equal pieces "
             "of 2 images or more: batch norm needs 2, and all pieces must be alike"
         )
-    if config.data.image_size < 8:
-        raise UserError(f"image_size is {config.data.image_size}; it must be 8 or more")
-    for name in ("view1", "view2"):
-        for kind in ("crop_area", "crop_ratio", "blur_sigma"):
-            low, high = (getattr(getattr(config, name), f"{kind}_{end}") for end in ("min", "max"))
-            if low > high:
-                raise UserError(f"{name}_{kind}_min is {low}, above {name}_{kind}_max, {high}")
+
+
+def _check_network(network: NetworkConfig, optim: OptimConfig) -> None:
+    projector, predictor = head_norms(network)
+    norms = {network.norm, projector, predictor}
+    if network.reference and norms != {"batch"}:
+        raise UserError("the reference network has batch norm: leave the norms at 'batch'")
+    if network.projector_output_norm and projector == "none":
+        raise UserError(
+            "projector_output_norm needs a norm, and the projector has none: choose --projector-norm"
+        )
+    if network.predictor == "closed-form" and network.predictor_depth == 0:
+        raise UserError(
+            "predictor_depth 0 means no predictor, but a closed-form one is asked for: leave out "
+            "one of the two"
+        )
+    if images := network.norm_images:
+        if "batch" not in norms:
+            raise UserError("norm_images is for batch norm, of which there is none: leave it out")
+        if images < 2 or optim.batch_size // optim.accumulation % images:
+            raise UserError(
+                f"norm_images is {images}; it must be 2 or more and divide the "
+                f"{optim.batch_size // optim.accumulation} images that pass at once"
+            )
+
+
+def _check_objective(objective: ObjectiveConfig) -> None:
+    online = objective.target == "online"
+    for wrong, sentence in (
+        (
+            not objective.stop_gradient and not online,
+            "stop_gradient false needs --target online: a moving average takes no gradient",
+        ),
+        (
+            objective.copy_every and online,
+            "copy_every is for --target average: with target online there is nothing to copy to",
+        ),
+        (
+            objective.beta and objective.loss_normalisation != "l2",
+            "negatives (beta above 0) are compared by cosine: leave loss_normalisation at l2",
+        ),
+        (
+            objective.beta and objective.compare == "same",
+            "negatives (beta above 0) are defined between two views: leave compare at other",
+        ),
+        (
+            objective.compare == "same" and online,
+            "compare same with --target online compares a view with itself: use target average",
+        ),
+        (
+            objective.teacher == 0 and objective.align == 0,
+            "teacher 0 and align 0 leave nothing to learn: set one of them",
+        ),
+    ):
+        if wrong:
+            raise UserError(sentence)
+
+
+def head_norms(network: NetworkConfig) -> tuple[Norm, Norm]:
+    """Norms of projector and predictor: as asked, else the encoder's, with layer for group norm.
+
+    Groups of a vector's features have no meaning of their own; standardised weights keep them, as
+    published.
+    """
+    default: Norm = "layer" if network.norm == "group" else network.norm
+    return network.projector_norm or default, network.predictor_norm or default

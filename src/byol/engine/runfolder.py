@@ -8,7 +8,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -61,18 +61,24 @@ class RunFolder:
         (self.root / _HOLDER).unlink(missing_ok=True)
         self._lock.release()
 
-    def match_config(self, config: dict[str, Any], ignore: Iterable[str] = ()) -> None:
+    def match_config(
+        self,
+        config: dict[str, Any],
+        ignore: Iterable[str] = (),
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write `config` to a new folder; in an old one refuse another configuration.
 
         config: nested dicts of plain values. ignore: dotted names ("train.workers", or "train" for
             all below it) of what changes no number; these may differ and are written anew.
+        defaults: what keys stand for that the folder's file lacks, being older than they are.
         Raises UserError that lists the differing keys with both values.
         """
         path = self.root / CONFIG
         # Tuples become lists, as they are in the file.
         asked = yaml.safe_load(yaml.safe_dump(config, sort_keys=False))
         if path.exists():
-            differences = _differences(_read_config(path), asked, tuple(ignore))
+            differences = _differences(_read_config(path), asked, tuple(ignore), defaults or {})
             if differences:
                 raise UserError(
                     f"{self.root} was started with another configuration "
@@ -182,10 +188,13 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _differences(
-    written: dict[str, Any], asked: dict[str, Any], ignore: tuple[str, ...]
+    written: dict[str, Any],
+    asked: dict[str, Any],
+    ignore: tuple[str, ...],
+    defaults: Mapping[str, Any],
 ) -> list[str]:
     """One "epochs: 100 in the folder, 200 asked" for each key that differs, in the given order."""
-    old, new = _flat(written), _flat(asked)
+    old, new = _flat(dict(defaults)) | _flat(written), _flat(asked)
     return [
         f"{key}: {_shown(old, key)} in the folder, {_shown(new, key)} asked"
         for key in dict.fromkeys([*new, *old])
