@@ -89,8 +89,8 @@ def plan(
         for row in table.rows:
             values = plain(row.overrides, base)
             if _RULED & set(values):
-                options = {k: v for k, v in {**given, **values}.items() if k != "recipe"}
-                config, _ = resolve(source, data, values.get("recipe", recipe), options)
+                asked = {**given, **values}
+                config, _ = resolve(source, data, asked.pop("recipe", recipe), asked)
             else:
                 config = with_options(base, values)
             config = with_options(config, {"seed": seed})
@@ -121,8 +121,11 @@ def _text(value: Any) -> str:
     if isinstance(value, bool | None):
         return str(value).lower()
     if isinstance(value, tuple | list):
-        return ",".join(f"{number:g}" for number in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return ",".join(map(_text, value))
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return str(value)
 
 
 def _slug(table: Table, row: Row) -> str:
