@@ -14,11 +14,12 @@ ROOT = Path(byol.__file__).parent
 LEVELS: dict[str, float] = {
     # 0: no import from the package at all (formulas, plain values)
     "errors": 0, "viewspec": 0, "rng": 0, "losses": 0, "schedules": 0, "ops": 0, "optim": 0,
-    "metrics": 0, "networks.heads": 0, "networks.norm": 0, "networks.resnet": 0,
+    "metrics": 0, "networks.heads": 0, "networks.norm": 0, "networks.standardised": 0,
     "data.embedded": 0, "data.decode": 0, "data.labels": 0, "data.__init__": 0,
     "engine.__init__": 0, "networks.__init__": 0, "tasks.__init__": 0,
     # 1: views, networks, sources of images
-    "views": 1, "networks.convnet": 1, "engine.files": 1, "data.arrays": 1, "data.shards": 1,
+    "views": 1, "objective": 1, "networks.resnet": 0.5, "networks.convnet": 1,
+    "engine.files": 1, "data.arrays": 1, "data.shards": 1,
     "data.objects": 1, "data.loader": 1,
     "networks.encoder": 1.5, "networks.external": 1.6, "data.folders": 1.5, "data.source": 1.6,
     "data.reader": 1.7, "data.statistics": 1.7, "data.prepared": 1.7,
@@ -31,7 +32,7 @@ LEVELS: dict[str, float] = {
     # 5 to 8: tasks, recipes, the public functions, the command line
     "tasks.subject": 4.5, "tasks.training": 4.5,
     "tasks.features": 4.7, "tasks.knn": 5, "tasks.linear": 5,
-    "recipes": 6,
+    "relatives": 5.9, "recipes": 6,
     "report": 7, "api": 7.5, "__init__": 7.8,
     # the lab: tables without torch, then what runs and shows them
     "lab.__init__": 0, "lab.rows": 7, "lab.factors": 7.1, "lab.mechanisms": 7.1,
@@ -46,6 +47,7 @@ TORCHLESS = (
     "schedules",
     "rng",
     "protocols",
+    "relatives",
     "recipes",
     "lab.rows",
     "lab.factors",

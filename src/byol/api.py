@@ -6,7 +6,7 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from byol import protocols, recipes, report
-from byol.config import FREE, Config, check, to_dict, with_options
+from byol.config import FREE, Config, check, head_norms, to_dict, with_options
 from byol.data import statistics
 from byol.data.files import FileLoader
-from byol.data.loader import CropSpec, ResidentLoader
+from byol.data.loader import Batch, CropSpec, ResidentLoader
 from byol.data.prepared import Prepared, prepare
 from byol.data.reader import Decoder
 from byol.data.resident import load_all
@@ -32,10 +32,12 @@ from byol.errors import UserError
 from byol.learner import Byol
 from byol.monitor import Held, Monitor
 from byol.networks.convnet import init_official_
-from byol.networks.encoder import Encoder, build_encoder
+from byol.networks.encoder import RESNET, Encoder, build_encoder
 from byol.networks.external import read_encoder, save_encoder
-from byol.networks.heads import mlp
-from byol.networks.norm import DebiasedBatchNorm
+from byol.networks.heads import ClosedForm, mlp
+from byol.networks.norm import initialise_affine_, norm_layer
+from byol.networks.standardised import StandardisedLinear
+from byol.objective import Objective
 from byol.tasks import features as extraction
 from byol.tasks.knn import knn, knn_pixels
 from byol.tasks.linear import EpochFeatures, linear
@@ -147,6 +149,8 @@ def resolve(
         view1, view2 = views_of(preset)
         config = replace(config, view1=view1, view2=view2)
     config = with_options(config, overrides)
+    if "zero_gamma" not in overrides and not RESNET.fullmatch(config.network.model):
+        config = with_options(config, {"zero_gamma": False})  # a recipe's, made for ResNets
     if config.data.channels != 3:
         reasons.append(
             f"images have {config.data.channels} channel(s): saturation, hue and grey need RGB and "
@@ -188,12 +192,12 @@ def build_learner(config: Config, module: nn.Module | None = None) -> Byol:
     """The two networks of a configuration, freshly initialised from its seed."""
     torch.manual_seed(config.train.seed)
     network, data = config.network, config.data
-    norm: type[nn.Module] = DebiasedBatchNorm if network.reference else nn.BatchNorm1d
-    if network.norm == "group":
-        norm = nn.LayerNorm
+    projector_norm, predictor_norm = head_norms(network)
 
-    def head(d_in: int, depth: int) -> nn.Module:
-        module = mlp(d_in, network.hidden_size, network.projection_size, depth, norm)
+    def head(d_in: int, hidden: int, depth: int, kind: str, output_norm: bool = False) -> nn.Module:
+        norm = norm_layer(kind, False, network.reference, network.norm_images)
+        linear = StandardisedLinear if kind == "group-ws" else nn.Linear
+        module = mlp(d_in, hidden, network.projection_size, depth, norm, linear, output_norm)
         if network.reference:
             init_official_(module)
         return module
@@ -207,17 +211,24 @@ def build_learner(config: Config, module: nn.Module | None = None) -> Byol:
             zero_gamma=network.zero_gamma,
             image_size=data.image_size,
             norm=network.norm,
+            norm_images=network.norm_images if network.norm == "batch" else None,
         )
         known = isinstance(getattr(backbone, "num_features", None), int)
         size = None if known else data.image_size
         encoder = Encoder(backbone, data.mean or (), data.std or (), size)
-        return encoder, head(int(encoder.num_features), network.projector_depth)
+        hidden, depth = network.hidden_size, network.projector_depth
+        features, output_norm = int(encoder.num_features), network.projector_output_norm
+        return encoder, head(features, hidden, depth, projector_norm, output_norm)
 
+    objective = Objective(**{f.name: getattr(config.objective, f.name) for f in fields(Objective)})
     encoder, projector = branch(module)
-    predictor = head(network.projection_size, network.predictor_depth)
-    independent = network.independent_target and module is None
-    target = branch(None) if independent else (None, None)
-    return Byol(encoder, projector, predictor, *target)
+    predictor: nn.Module = ClosedForm(network.ridge)
+    if network.predictor == "mlp":
+        hidden = network.predictor_hidden_size or network.hidden_size
+        predictor = head(network.projection_size, hidden, network.predictor_depth, predictor_norm)
+    is_second = objective.target == "average" and network.independent_target and module is None
+    target = branch(None) if is_second else (None, None)
+    return Byol(encoder, projector, predictor, *target, objective=objective)
 
 
 def build_loader(config: Config, source: Source, device: torch.device) -> Loader:
@@ -291,6 +302,7 @@ def _run(
     monitor = build_monitor(config, prepared, learner, device)
     batch = next(loader.batches(0, 1))
     report.contact_sheet(make_views(config, batch, torch.device("cpu")), folder.root / "views.png")
+    initialise_affine_(learner, lambda: learner(*_first_views(config, batch, device)))
 
     def keep(learner: Byol) -> None:
         save_encoder(folder.root / "encoder", cast(Encoder, learner.encoder), describe(config))
@@ -330,6 +342,12 @@ def _run(
     return result
 
 
+def _first_views(config: Config, batch: Batch, device: torch.device) -> list[Tensor]:
+    """Both views of as many images of the batch as pass at once."""
+    count = config.optim.batch_size // config.optim.accumulation
+    return [view[:count] for view in make_views(config, batch, device)]
+
+
 def describe(config: Config) -> dict[str, Any]:
     """What encoder.json says besides the weights' own facts."""
     network, data = config.network, config.data
@@ -340,6 +358,7 @@ def describe(config: Config) -> dict[str, Any]:
         "reference": network.reference,
         "zero_gamma": network.zero_gamma,
         "norm": network.norm,
+        "norm_images": network.norm_images if network.norm == "batch" else None,
         "image_size": data.image_size,
         "value_range": list(data.value_range or (0, 255)),
     }

@@ -372,7 +372,7 @@ def _check_network(network: NetworkConfig, optim: OptimConfig) -> None:
         raise UserError("the reference network has batch norm: leave the norms at 'batch'")
     if network.projector_output_norm and projector == "none":
         raise UserError(
-            "projector_output_norm needs a norm, and the projector has none: choose --projector-norm"
+            "projector_output_norm needs a norm, and the projector's is none: leave out one of them"
         )
     if network.predictor == "closed-form" and network.predictor_depth == 0:
         raise UserError(

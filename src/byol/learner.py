@@ -2,7 +2,8 @@
 `byol/byol_experiment.py`).
 
 The online network (encoder, projector, predictor) is trained to predict the target network's
-projection of another view; the target (encoder, projector) follows as a moving average.
+projection of another view; the target (encoder, projector) follows as a moving average. What it
+is trained towards instead, in ablations and relatives, stands in `objective.py`.
 
     features   f(v)            (B, D)   what is kept after training
     projection g(f(v))         (B, P)
@@ -16,7 +17,8 @@ from typing import Literal, overload
 import torch
 from torch import Tensor, nn
 
-from byol.losses import regression_loss
+from byol.networks.heads import ClosedForm
+from byol.objective import BYOL, Objective, Pair, objective_loss
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Details:
     features: Tensor  # (2, B, D) of the online encoder
     projections: Tensor  # (2, B, P) of the online projector
     predictions: Tensor  # (2, B, P)
-    targets: Tensor  # (2, B, P) projections of the target network
+    targets: Tensor  # (2, B, P) what they are to predict: projections of the target network
 
 
 class Byol(nn.Module):
@@ -46,13 +48,18 @@ class Byol(nn.Module):
         predictor: nn.Module,
         target_encoder: nn.Module | None = None,
         target_projector: nn.Module | None = None,
+        objective: Objective = BYOL,
     ) -> None:
         """Without target modules the target starts as a copy of the online network.
 
-        The official code initialises it independently: pass a second encoder and projector.
+        The official code initialises it independently: pass a second encoder and projector. An
+        objective whose target is the online network itself has no second network.
         """
         super().__init__()
         self.encoder, self.projector, self.predictor = encoder, projector, predictor
+        self.objective = objective
+        if objective.target == "online":
+            target_encoder, target_projector = nn.Identity(), nn.Identity()
         self.target_encoder = copy.deepcopy(encoder) if target_encoder is None else target_encoder
         self.target_projector = (
             copy.deepcopy(projector) if target_projector is None else target_projector
@@ -83,28 +90,45 @@ class Byol(nn.Module):
         """
         feature1 = self.encoder(view1)  # (B, D)
         projection1 = self.projector(feature1)  # (B, P)
-        prediction1 = self.predictor(projection1)  # (B, P)
         feature2 = self.encoder(view2)
         projection2 = self.projector(feature2)
-        prediction2 = self.predictor(projection2)
-        with torch.no_grad():
-            target1 = self.target_projector(self.target_encoder(view1))  # (B, P)
-            target2 = self.target_projector(self.target_encoder(view2))
-        per_image = regression_loss(prediction1, target2) + regression_loss(prediction2, target1)
-        loss = per_image.mean()
+        target1, target2 = self._targets((view1, view2), (projection1, projection2))  # (B, P)
+        faced1, faced2 = self.objective.faced((target1, target2))  # 2, 1: the other view's
+        prediction1 = self._predict(projection1, faced1)  # (B, P)
+        prediction2 = self._predict(projection2, faced2)
+        loss = objective_loss(self.objective, (prediction1, prediction2), (target1, target2))
         if not details:
             return loss
         return loss, Details(
             features=torch.stack((feature1.detach(), feature2.detach())),
             projections=torch.stack((projection1.detach(), projection2.detach())),
             predictions=torch.stack((prediction1.detach(), prediction2.detach())),
-            targets=torch.stack((target1, target2)),
+            targets=torch.stack((target1.detach(), target2.detach())),
         )
+
+    def _targets(self, views: Pair, projections: Pair) -> Pair:
+        """The target network's projections, or the online network's own."""
+        if self.objective.target == "average":
+            with torch.no_grad():
+                target1 = self.target_projector(self.target_encoder(views[0]))  # (B, P)
+                target2 = self.target_projector(self.target_encoder(views[1]))
+            return target1, target2
+        if self.objective.stop_gradient:
+            return projections[0].detach(), projections[1].detach()
+        return projections
+
+    def _predict(self, projection: Tensor, target: Tensor) -> Tensor:
+        """The prediction (B, P); a predictor that is solved for must see what it has to meet."""
+        if isinstance(self.predictor, ClosedForm):
+            return self.predictor.forward(projection, target)
+        prediction: Tensor = self.predictor(projection)
+        return prediction
 
     @torch.no_grad()
     def update_target(self, tau: float) -> None:
         """target = tau target + (1 - tau) online, over all parameters and no buffer.
 
-        Once per optimizer step, after it (official `_update_fn`).
+        Once per optimizer step, after it (official `_update_fn`). tau 0 copies, 1 leaves it alone.
         """
-        torch._foreach_lerp_(self._target_parameters(), self._online_parameters(), 1 - tau)
+        if self.objective.target == "average" and tau < 1:
+            torch._foreach_lerp_(self._target_parameters(), self._online_parameters(), 1 - tau)

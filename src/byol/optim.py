@@ -73,6 +73,14 @@ def _scaled(weights: list[Tensor], updates: list[Tensor], trust: float) -> list[
     return list(torch._foreach_mul(updates, list(ratio.unbind())))
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, peak: float) -> None:
+    """Give every group the rate `lr` times its `lr_scale` (1 where it has none); groups with
+    `constant_lr` take the schedule's `peak` instead."""
+    for group in optimizer.param_groups:
+        rate = peak if group.get("constant_lr") else lr
+        group["lr"] = rate * group.get("lr_scale", 1.0)
+
+
 def param_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """The adapted group and the excluded one, for LARS, SGD or AdamW.
 

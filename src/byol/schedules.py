@@ -23,3 +23,16 @@ def learning_rate(
 def tau(k: int, total_steps: int, tau_base: float) -> float:
     """Decay of the target's moving average after step k (from 0): from tau_base up to 1."""
     return 1 - (1 - tau_base) * (1 + math.cos(math.pi * min(k, total_steps) / total_steps)) / 2
+
+
+def target_decay(
+    k: int, total_steps: int, tau_base: float, schedule: str = "cosine", copy_every: int = 0
+) -> float:
+    """tau after step k (from 0): by `schedule`, "cosine" or "constant".
+
+    With copy_every = n the target is a copy made after every n-th step and untouched between:
+    tau is 0 after steps n - 1, 2n - 1, ... and 1 after all others.
+    """
+    if copy_every:
+        return 1.0 if (k + 1) % copy_every else 0.0
+    return tau_base if schedule == "constant" else tau(k, total_steps, tau_base)

@@ -23,7 +23,7 @@ from byol.engine.runfolder import RunFolder
 from byol.errors import UserError
 from byol.learner import Byol, Details
 from byol.monitor import Monitor, Verdict, batch_numbers
-from byol.optim import LARS, param_groups
+from byol.optim import LARS, param_groups, set_learning_rate
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient that end the run
 
@@ -51,9 +51,20 @@ class Progressed:
 
 def build_optimizer(config: Config, learner: Byol) -> torch.optim.Optimizer:
     """LARS, SGD or AdamW over the online network; biases and norms are neither decayed nor
-    adapted."""
+    adapted. Projector and predictor have groups of their own where their rate is another."""
     optim = config.optim
-    groups = param_groups(learner, optim.weight_decay)
+    constant = optim.predictor_schedule == "constant"
+    if optim.projector_lr == optim.predictor_lr == 1 and not constant:
+        groups = param_groups(learner, optim.weight_decay)
+    else:
+        groups = []
+        for part, scale, is_constant in (
+            (learner.encoder, 1.0, False),
+            (learner.projector, optim.projector_lr, False),
+            (learner.predictor, optim.predictor_lr, constant),
+        ):
+            for group in param_groups(part, optim.weight_decay):
+                groups.append({**group, "lr_scale": scale, "constant_lr": is_constant})
     if optim.optimizer == "lars":
         return LARS(groups, 0.0, momentum=optim.momentum, trust_coefficient=optim.trust_coefficient)
     for group in groups:
@@ -80,7 +91,7 @@ def fit(
     written. Raises Interrupted after saving, and UserError when the run cannot go on.
     """
     total_steps, warmup_steps = config.steps(images)
-    optim, train = config.optim, config.train
+    optim, train, objective = config.optim, config.train, config.objective
     optimizer = build_optimizer(config, learner)
     at = Progressed()
     if _resume(folder, learner, optimizer, monitor, at, loader) and mode != "quiet":
@@ -117,9 +128,10 @@ def fit(
             lr = schedules.learning_rate(
                 at.step, total_steps, warmup_steps, optim.base_lr, optim.batch_size
             )
-            tau = schedules.tau(at.step, total_steps, optim.tau_base)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+            tau = schedules.target_decay(
+                at.step, total_steps, optim.tau_base, objective.tau_schedule, objective.copy_every
+            )
+            set_learning_rate(optimizer, lr, optim.base_lr * optim.batch_size / 256)
             if _finite(loss, optimizer):
                 optimizer.step()
                 learner.update_target(tau)

@@ -26,9 +26,10 @@ class ConvNet(nn.Module):
         in_chans: int = 3,
         padding: str = "torch",
         norm: Norm = nn.BatchNorm2d,
+        standardised: bool = False,
     ) -> None:
         super().__init__()
-        w, conv = width, partial(conv2d, padding=padding)
+        w, conv = width, partial(conv2d, padding=padding, standardised=standardised)
         pool = partial(nn.MaxPool2d, 2, ceil_mode=True)
 
         def layer(c_in: int, c_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:

@@ -4,7 +4,6 @@ Names of the paper's ResNets and of the ConvNet are ours, every other one is tim
 """
 
 import copy
-import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -14,14 +13,14 @@ from torch import Tensor, nn
 
 from byol.errors import UserError
 from byol.networks.convnet import ConvNet, init_official_
-from byol.networks.norm import DebiasedBatchNorm
-from byol.networks.resnet import BLOCKS, Norm, resnet
+from byol.networks.norm import norm_layer
+from byol.networks.resnet import BLOCKS, resnet
 
 RESNET = re.compile(r"resnet(18|34|50|101|152|200)(?:-([1-9])x)?")
 CONVNET = re.compile(r"convnet(?:-([1-9]\d*))?")
 BUILD_DEFAULTS: dict[str, Any] = {
     "in_chans": 3, "stem": "large", "reference": False, "zero_gamma": False,
-    "image_size": None, "norm": "batch",
+    "image_size": None, "norm": "batch", "norm_images": None,
 }  # fmt: skip
 
 
@@ -33,12 +32,14 @@ def build_encoder(
     zero_gamma: bool = False,
     image_size: int | None = None,
     norm: str = "batch",
+    norm_images: int | None = None,
 ) -> nn.Module:
     """The encoder `model`, images (B, in_chans, H, W) to features (B, num_features).
 
     "resnet18" to "resnet200", "resnet50-2x" (width) and "convnet", "convnet-32" (width) are ours;
     any other name is timm's, and "timm/resnet18" asks for timm's where both have one. `norm` is
-    "batch" or "group" (32 groups, fewer where there are few channels).
+    one of `norm_layer`; "group-ws" standardises the weights of the convolutions too. `norm_images`
+    is the number of images over which batch norm takes its statistics.
 
     `reference` makes ours the official network: SAME padding, bias-corrected norm averages,
     projection shortcut in group 0, truncated normal initialisation. A timm model takes the
@@ -48,18 +49,19 @@ def build_encoder(
 
     Raises UserError for unknown names and for what a model cannot do.
     """
-    _check(model, in_chans, stem, reference, zero_gamma, norm)
+    _check(model, in_chans, stem, reference, zero_gamma, norm, norm_images)
     padding = "same" if reference else "torch"
-    layer: Norm = DebiasedBatchNorm if reference else nn.BatchNorm2d
-    if norm == "group":
-        layer = _group_norm
+    layer = norm_layer(norm, True, reference, norm_images)
+    standardised = norm == "group-ws"
     module: nn.Module
     if found := RESNET.fullmatch(model):
         depth, width = int(found[1]), int(found[2] or 1)
         gamma = zero_gamma and (depth >= 50 or not reference)
-        module = resnet(depth, width, in_chans, stem, padding, layer, reference, gamma)
+        module = resnet(
+            depth, width, in_chans, stem, padding, layer, reference, gamma, standardised
+        )
     elif found := CONVNET.fullmatch(model):
-        module = ConvNet(int(found[1] or 16), in_chans, padding, layer)
+        module = ConvNet(int(found[1] or 16), in_chans, padding, layer, standardised)
     else:
         module = _timm(bare_name(model), in_chans, image_size)
     if reference:
@@ -68,29 +70,33 @@ def build_encoder(
 
 
 def _check(
-    model: str, in_chans: int, stem: str, reference: bool, zero_gamma: bool, norm: str
+    model: str,
+    in_chans: int,
+    stem: str,
+    reference: bool,
+    zero_gamma: bool,
+    norm: str,
+    norm_images: int | None,
 ) -> None:
     """Refuse what no model, or not this one, can be."""
     if in_chans < 1:
         raise UserError(f"an encoder needs at least 1 input channel, not {in_chans}")
     for name, value, allowed in (
         ("stem", stem, ("large", "small")),
-        ("norm", norm, ("batch", "group")),
+        ("norm", norm, ("batch", "group", "group-ws", "layer", "none")),
     ):
         if value not in allowed:
             raise UserError(f"unknown {name} {value!r}: choose one of {', '.join(allowed)}")
-    if norm == "group" and reference:
+    if norm != "batch" and reference:
         raise UserError("the reference network has batch norm: leave norm at 'batch'")
     ours = "resnet18 to resnet200"
     if not RESNET.fullmatch(model) and (stem != "large" or zero_gamma):
         what = f"stem {stem!r}" if stem != "large" else "zero_gamma"
         raise UserError(f"{what} is for our {ours}, not for {model}: leave it out, or take those")
-    if norm == "group" and not (RESNET.fullmatch(model) or CONVNET.fullmatch(model)):
-        raise UserError(f"norm 'group' is for our {ours} and convnet: {model} has norms of its own")
-
-
-def _group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(32, max(channels // 2, 1)), channels)
+    is_ours = RESNET.fullmatch(model) or CONVNET.fullmatch(model)
+    if (norm != "batch" or norm_images) and not is_ours:
+        what = f"norm {norm!r}" if norm != "batch" else "norm_images"
+        raise UserError(f"{what} is for our {ours} and convnet: {model} has norms of its own")
 
 
 def _timm(name: str, in_chans: int, image_size: int | None) -> nn.Module:

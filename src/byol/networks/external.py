@@ -17,6 +17,7 @@ from byol.engine.files import atomic_write
 from byol.errors import UserError
 from byol.networks.encoder import BUILD_DEFAULTS, CONVNET, RESNET, Encoder, bare_name, build_encoder
 from byol.networks.norm import DebiasedBatchNorm
+from byol.networks.standardised import StandardisedConv2d, standardise
 
 
 def save_encoder(path: str | Path, encoder: Encoder, description: Mapping[str, Any]) -> None:
@@ -33,11 +34,23 @@ def save_encoder(path: str | Path, encoder: Encoder, description: Mapping[str, A
     text = json.dumps({**known, **description, **_facts(encoder, {**known, **description})})
     weights = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in encoder.module.state_dict().items()
+        for name, tensor in _as_used(encoder.module).items()
     }
     atomic_write(path.with_name(path.name + ".safetensors"), save(weights, metadata={"byol": text}))
     readable = json.dumps(json.loads(text), indent=2) + "\n"
     atomic_write(path.with_name(path.name + ".json"), readable.encode())
+
+
+def _as_used(module: nn.Module) -> dict[str, Tensor]:
+    """The state with standardised weights where the network standardises them.
+
+    Plain layers can then take them; doing it again, as our own network does, changes nothing.
+    """
+    state: dict[str, Tensor] = module.state_dict()
+    for name, layer in module.named_modules():
+        if isinstance(layer, StandardisedConv2d):
+            state[f"{name}.weight"] = standardise(layer.weight)
+    return state
 
 
 def _facts(encoder: Encoder, description: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,6 +64,11 @@ def _facts(encoder: Encoder, description: Mapping[str, Any]) -> dict[str, Any]:
             "bias-corrected, biased variance; plain running_mean and running_var to load"
             if any(isinstance(layer, DebiasedBatchNorm) for layer in module.modules())
             else "of the module itself"
+        ),
+        "convolution_weights": (
+            "standardised over each output's inputs, as the network used them"
+            if any(isinstance(layer, StandardisedConv2d) for layer in module.modules())
+            else "as trained"
         ),
         "mean": _decimals(encoder.mean),
         "std": _decimals(encoder.std),
@@ -81,9 +99,12 @@ def _how_to_load(d: Mapping[str, Any]) -> dict[str, str]:
     if d["reference"]:
         why = "not there: SAME padding, and a shortcut more in group 0 of ResNet-18 and 34"
         return {**calls, "timm": why, "torchvision": why}
-    groups = d["norm"] == "group"  # timm's GroupNorm has 32 groups by itself
-    norm = "norm_layer=lambda c: torch.nn.GroupNorm(32, c)" if groups else ""
-    timm_norm = ", norm_layer=timm.layers.GroupNorm" if groups else ""
+    if d["norm"] == "none":
+        why = "not there: affine layers stand in the place of norms"
+        return {**calls, "timm": why, "torchvision": why}
+    groups = {"group": 32, "group-ws": 16, "layer": 1}.get(d["norm"])
+    norm = f"norm_layer=lambda c: torch.nn.GroupNorm({groups}, c)" if groups else ""
+    timm_norm = f", norm_layer=lambda c, **_: timm.layers.GroupNorm(c, {groups})" if groups else ""
     kernel, stride = (7, 2) if d["stem"] == "large" else (3, 1)
     steps = []
     if d["stem"] == "small" or d["in_chans"] != 3:

@@ -1,26 +1,54 @@
-"""Batch normalisation with the running averages of the official code (Haiku's `BatchNorm` and
-`ExponentialMovingAverage`, as set up in the official `byol/configs/byol.py`).
-
-Differs from torch's in two ways: the running variance averages the biased variance, and both
-averages are corrected for their start as Adam's are, so after one batch they equal that batch's
-statistics and the initial values never count.
+"""Norm layers by name: batch norm over the batch or over groups of images, with torch's running
+averages or those of the official code (Haiku's `BatchNorm` and `ExponentialMovingAverage`, as set
+up in the official `byol/configs/byol.py`), and what stands in their place without batch statistics
+(arXiv 2010.10241).
 """
+
+import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class DebiasedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm over the channels of (B, C) or (B, C, H, W), with bias-corrected averages.
+def norm_layer(
+    kind: str, maps: bool = True, reference: bool = False, images: int | None = None
+) -> Callable[[int], nn.Module]:
+    """Channels to layer, for feature maps (B, C, H, W) or else vectors (B, C).
 
-    The corrected averages themselves are the buffers `running_mean` and `running_var`, so the
-    weights work in `nn.BatchNorm1d` and `nn.BatchNorm2d` in evaluation mode as they are. Haiku's
-    hidden sum is average * (1 - 0.9^count), which turns its update into
-    average + w (value - average), w = 0.1 / (1 - 0.9^(count + 1)).
-
-    `nn.SyncBatchNorm.convert_sync_batchnorm` would replace it by torch's averages.
+    "batch" (`images`: over groups of so many; `reference`: the official averages), "group" (32
+    groups), "group-ws" (16), fewer where there are few channels, "layer", or "none" (Affine).
     """
+    if kind == "batch":
+        if reference:
+            return partial(DebiasedBatchNorm, images=images)
+        if images:
+            return partial(GroupedBatchNorm, images=images)
+        return nn.BatchNorm2d if maps else nn.BatchNorm1d
+    if kind == "layer":
+        return partial(nn.GroupNorm, 1) if maps else nn.LayerNorm
+    if kind == "none":
+        return Affine
+    return partial(_group_norm, 16 if kind == "group-ws" else 32)
+
+
+def _group_norm(most: int, channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(most, max(channels // 2, 1)), channels)
+
+
+class GroupedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm of (B, C) or (B, C, H, W) over groups of `images` images (None: the whole batch).
+
+    Each group is normalised as a batch of its own, as on so many devices without synchronisation.
+    The running averages take the mean of the groups' statistics, once per forward. Where `images`
+    does not divide B, the groups are as equal as they can be.
+    """
+
+    def __init__(self, num_features: int, images: int | None = None) -> None:
+        super().__init__(num_features)
+        self.images = images
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -30,18 +58,100 @@ class DebiasedBatchNorm(nn.modules.batchnorm._BatchNorm):
         self._check_input_dim(input)
         mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
         assert mean is not None and var is not None and count is not None
-        assert self.momentum is not None
         if not self.training:
             return F.batch_norm(input, mean, var, self.weight, self.bias, False, 0.0, self.eps)
+        groups = max(1, len(input) // self.images) if self.images else 1
+        parts = input.tensor_split(groups) if groups > 1 else (input,)
         # Momentum 1 makes the fused kernel hand out the batch's own mean and unbiased variance.
-        batch_mean, batch_var = torch.zeros_like(mean), torch.zeros_like(var)  # (C,), (C,)
-        output = F.batch_norm(
-            input, batch_mean, batch_var, self.weight, self.bias, True, 1.0, self.eps
-        )
+        means, variances = mean.new_zeros(groups, len(mean)), mean.new_zeros(groups, len(mean))
+        outputs = [
+            F.batch_norm(part, m, v, self.weight, self.bias, True, 1.0, self.eps)
+            for part, m, v in zip(parts, means, variances, strict=True)
+        ]
         with torch.no_grad():
-            values = input.numel() // input.shape[1]
             count.add_(1)
+            values = input.numel() // input.shape[1] // groups
+            self._average(mean, var, count, means.mean(0), variances.mean(0), values)
+        return torch.cat(outputs) if groups > 1 else outputs[0]
+
+    def _average(
+        self, mean: Tensor, var: Tensor, count: Tensor, new_mean: Tensor, new_var: Tensor, n: int
+    ) -> None:
+        """Move the running averages towards a batch's mean and unbiased variance, of n values."""
+        weight = 1 / count if self.momentum is None else self.momentum  # None: plain average
+        mean.lerp_(new_mean, weight)
+        var.lerp_(new_var, weight)
+
+
+class DebiasedBatchNorm(GroupedBatchNorm):
+    """Batch norm with the running averages of the official code: bias-corrected.
+
+    They differ from torch's in two ways: the running variance averages the biased variance, and
+    both averages are corrected for their start as Adam's are, so after one batch they equal that
+    batch's statistics and the initial values never count.
+
+    The corrected averages themselves are the buffers `running_mean` and `running_var`, so the
+    weights work in `nn.BatchNorm1d` and `nn.BatchNorm2d` in evaluation mode as they are. Haiku's
+    hidden sum is average * (1 - 0.9^count), which turns its update into
+    average + w (value - average), w = 0.1 / (1 - 0.9^(count + 1)).
+
+    `nn.SyncBatchNorm.convert_sync_batchnorm` would replace it by torch's averages.
+    """
+
+    def _average(
+        self, mean: Tensor, var: Tensor, count: Tensor, new_mean: Tensor, new_var: Tensor, n: int
+    ) -> None:
+        if self.momentum is None:
+            weight = 1 / count
+        else:
             weight = self.momentum / (1 - (1 - self.momentum) ** count.to(mean.dtype))  # ()
-            mean.lerp_(batch_mean, weight)
-            var.lerp_(batch_var * ((values - 1) / values), weight)
-        return output
+        mean.lerp_(new_mean, weight)
+        var.lerp_(new_var * ((n - 1) / n), weight)
+
+
+class Affine(nn.Module):
+    """Scale and offset of each channel of (B, C) or (B, C, H, W), and no normalisation.
+
+    `initialise_affine_` sets them once so that a batch leaves as batch norm would make it leave;
+    from then on they are parameters like any other.
+    """
+
+    takes_next = False  # whether the next batch sets scale and offset
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = (
+            nn.Parameter(torch.ones(channels)),
+            nn.Parameter(torch.zeros(channels)),
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.takes_next:
+            self._set(input.detach())
+        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
+        shape = (-1, *(1,) * (input.ndim - 2))
+        return torch.addcmul(bias.view(shape), input, weight.view(shape))
+
+    @torch.no_grad()
+    def _set(self, input: Tensor) -> None:
+        axes = [axis for axis in range(input.ndim) if axis != 1]
+        var, mean = torch.var_mean(input.to(self.weight.dtype), axes, correction=0)  # (C,), (C,)
+        self.weight.mul_((var + 1e-5).rsqrt())  # zero gamma stays 0
+        self.bias.sub_(mean * self.weight)
+        self.takes_next = False
+
+
+@torch.no_grad()
+def initialise_affine_(module: nn.Module, forward: Callable[[], object]) -> None:
+    """Set every Affine of `module` from the first batch that `forward()` sends through it.
+
+    In the order of the batch's way, so that each layer sees what the layers before it, already
+    set, make of it. Without an Affine, nothing is done.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, Affine)]
+    for layer in layers:
+        layer.takes_next = True
+    if layers:
+        forward()
+    for layer in layers:
+        layer.takes_next = False

@@ -11,6 +11,8 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from byol.networks.standardised import StandardisedConv2d
+
 BLOCKS = {  # blocks per group
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
@@ -40,9 +42,19 @@ class SameConv2d(nn.Conv2d):
 
 
 def conv2d(
-    c_in: int, c_out: int, kernel: int, stride: int = 1, padding: str = "torch"
+    c_in: int,
+    c_out: int,
+    kernel: int,
+    stride: int = 1,
+    padding: str = "torch",
+    standardised: bool = False,
 ) -> nn.Conv2d:
-    """Convolution without bias; `padding` is "torch" (kernel // 2 on each side) or "same"."""
+    """Convolution without bias; `padding` is "torch" (kernel // 2 on each side) or "same".
+
+    `standardised` weights are for torch's padding alone.
+    """
+    if standardised:
+        return StandardisedConv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
     if padding == "same" and stride > 1 and kernel > 1:  # otherwise the two agree
         return SameConv2d(c_in, c_out, kernel, stride, bias=False)
     return nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
@@ -95,7 +107,8 @@ class ResNet(nn.Module):
     blocks, channels: of each of the four groups. `stem="small"` is a 3x3 of stride 1 without
     pooling, for images of about 32 pixels. `group0_projection` gives the first block of group 0 a
     projection shortcut even where its channels do not change. `zero_gamma` starts the last norm
-    of every block at scale 0, so that each block begins as its shortcut.
+    of every block at scale 0, so that each block begins as its shortcut. `standardised` weights
+    are those of every convolution.
     """
 
     def __init__(
@@ -111,10 +124,11 @@ class ResNet(nn.Module):
         norm: Norm = nn.BatchNorm2d,
         group0_projection: bool = False,
         zero_gamma: bool = False,
+        standardised: bool = False,
     ) -> None:
         super().__init__()
         self.stem, self.padding, self.num_features = stem, padding, channels[-1]
-        conv = partial(conv2d, padding=padding)
+        conv = partial(conv2d, padding=padding, standardised=standardised)
         kernel, stride = (7, 2) if stem == "large" else (3, 1)
         self.conv1 = conv(in_chans, stem_channels, kernel, stride)
         self.bn1 = norm(stem_channels)
@@ -165,6 +179,7 @@ def resnet(
     norm: Norm = nn.BatchNorm2d,
     group0_projection: bool = False,
     zero_gamma: bool = False,
+    standardised: bool = False,
 ) -> ResNet:
     """ResNet-18, 34 (basic blocks), 50, 101, 152 or 200 (bottlenecks), all channels times width.
 
@@ -184,4 +199,5 @@ def resnet(
         norm=norm,
         group0_projection=group0_projection,
         zero_gamma=zero_gamma,
+        standardised=standardised,
     )

@@ -1,6 +1,7 @@
 """Images of a source as tensors for an encoder, and their frozen features."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from byol.data.source import Source, open_splits
 from byol.engine.device import autocast
 from byol.errors import UserError
 from byol.monitor import Held, extract
+from byol.networks.norm import initialise_affine_
 from byol.tasks.subject import Subject
 
 FLIP_STREAM = 6  # of random numbers, for the probe's training flips
@@ -98,6 +100,7 @@ def calibrate(
 ) -> None:
     """Give an untrained encoder's batch norms the statistics of the data, from `count` batches.
 
+    Affine layers that stand in their place take their scale and offset from the first batch.
     Fresh norm buffers (0 and 1) would make the untrained baseline weaker than it is.
     """
     norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -105,7 +108,9 @@ def calibrate(
     for norm in norms:
         norm.momentum = None  # a plain average over the batches
     encoder.train()
-    for (image, _), _ in zip(batches, range(count), strict=False):
+    for (image, _), number in zip(batches, range(count), strict=False):
+        if number == 0:
+            initialise_affine_(encoder, partial(encoder, image))
         encoder(image)
     encoder.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
