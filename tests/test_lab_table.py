@@ -14,7 +14,7 @@ from byol.lab.rows import Row, Table
 from byol.lab.run import write_tables
 from byol.lab.table import latex, markdown, rank_correlation, summarise, to_csv
 
-ROWS = (
+ROWS: tuple[Row, ...] = (
     Row("baseline", {}, 72.5),
     Row("slow", {"tau_base": "x10"}, 69.8),
     Row("no predictor", {"predictor_depth": 0}, 0.2),
@@ -45,7 +45,8 @@ def folder(tmp_path: Path) -> Path:
                 (tmp_path / f"{name}.failed").write_text("out of memory\n")
                 continue
             knn, verdict = FIGURES[row.name, seed]
-            result = {"knn": {"trained": knn, "untrained": 24.0 + seed}, "linear": {}}
+            accuracy = {"trained": knn, "untrained": 24.0 + seed}
+            result: dict[str, Any] = {"knn": accuracy, "linear": {}}
             result["collapse"] = {"verdict": verdict}
             (tmp_path / name / "result.json").write_text(json.dumps(result))
             lines = [{"step": s, "projection_deviation": s / 10 + seed} for s in (5, 10)]

@@ -164,19 +164,21 @@ def relatives() -> Table:
         "predictor_hidden_size": "x1/4 of hidden_size",
         "predictor_schedule": "constant",
     }
+    negatives = {"projector_output_norm": True, "beta": 1.0}
     aligned = {"align": 1.0, "compare": "same"}
     rows = (
         Row("BYOL", {}, 74.3),
-        Row("SimCLR", SIMCLR, 69.3),
+        Row("SimCLR", {**SIMCLR, **negatives}, 69.3),
         Row("SimSiam", simsiam, 71.3),
-        Row("MoCo v3", {"beta": 1.0, "alpha": 1.0}, 74.6),
-        Row("BYOL' (align, towards the mean teacher)", {**aligned, "teacher": 1.0}),
-        Row("RAFT (align, away from the mean teacher)", {**aligned, "teacher": -1.0}),
+        Row("MoCo v3", {**negatives, "alpha": 1.0}, 74.6),
+        Row("BYOL' (align, towards the mean teacher)", {**aligned, "teacher": 0.5}),
+        Row("RAFT (align, away from the mean teacher)", {**aligned, "teacher": -0.5}),
         Row("unsupervised Mean Teacher", NO_PREDICTOR, 0.2),
     )
     question = (
-        "The method's relatives, each as its difference from BYOL on the base's views, encoder and "
-        "optimiser (byol recipes has their own published settings)."
+        "The method's relatives, each as its difference from BYOL: heads and objective, on the "
+        "base's views, encoder, optimiser and scale of the loss (byol recipes has their own "
+        "published settings)."
     )
     metric = (
         "ImageNet linear top-1 in %, ResNet-50, each method's own 1000 epochs (SimSiam 800, Mean "
