@@ -35,6 +35,10 @@ LEVELS: dict[str, float] = {
     "tasks.features": 4.7, "tasks.knn": 5, "tasks.linear": 5,
     "relatives": 5.9, "recipes": 6,
     "report": 7, "collect": 7, "comparison": 7.2, "api": 7.5, "__init__": 7.8,
+    # the lab: tables without torch, then what runs and shows them
+    "lab.__init__": 0, "lab.rows": 7, "lab.factors": 7.1, "lab.mechanisms": 7.1,
+    "lab.tables": 7.2, "lab.table": 7.2, "lab.pictures": 7.3, "lab.compare": 7.3,
+    "lab.plan": 7.6, "lab.run": 7.7, "lab.row": 9,
     "cli": 8, "__main__": 9,
 }  # fmt: skip
 TORCHLESS = (
@@ -46,6 +50,10 @@ TORCHLESS = (
     "protocols",
     "relatives",
     "recipes",
+    "lab.rows",
+    "lab.factors",
+    "lab.mechanisms",
+    "lab.tables",
     "cli",
     "__init__",
 )

@@ -53,6 +53,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _config_flags(parser: argparse.ArgumentParser, show_all: bool) -> None:
     """One flag for every option of the configuration; the uncommon ones show in --help-all."""
+    parser.add_argument("--recipe", metavar="NAME", help="starting point (see byol recipes)")
+    parser.add_argument("--preset", metavar="NAME", help=f"views for: {', '.join(PRESETS)}")
+    parser.add_argument("--help-all", action="store_true", help="every option, grouped")
     groups = {name: parser.add_argument_group(_TITLES[name]) for name in GROUPS}
     common = parser.add_argument_group("common options")
     for name, group, option, kind in options():
@@ -97,10 +100,7 @@ def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
     pretrain.add_argument(
         "--out", default="runs/byol", metavar="DIR", help="run folder (runs/byol)"
     )
-    pretrain.add_argument("--recipe", metavar="NAME", help="starting point (see byol recipes)")
-    pretrain.add_argument("--preset", metavar="NAME", help=f"views for: {', '.join(PRESETS)}")
     pretrain.add_argument("--quiet", action="store_true", help="print warnings and errors alone")
-    pretrain.add_argument("--help-all", action="store_true", help="every option, grouped")
     _config_flags(pretrain, show_all)
 
     evaluate = command("evaluate", "measure a trained encoder on labelled images")
@@ -135,6 +135,12 @@ def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
     views.add_argument("--out", default="views.png", metavar="FILE", help="picture (views.png)")
     views.add_argument("--seed", type=int, default=0, help="other draws")
 
+    _ablate_parser(command("ablate", "run a table of ablations beside the paper's"), show_all)
+    compare = command("compare", "show what differs between two runs")
+    for name in ("run_a", "run_b"):
+        compare.add_argument(name, metavar=name.upper(), help="run folder")
+    compare.add_argument("--out", default="compare.png", metavar="FILE", help="(compare.png)")
+
     command("doctor", "say what this machine offers and what is missing")
     recipes = command("recipes", "list the recipes, or print one with all its values")
     recipes.add_argument("name", nargs="?", help="print this one as config.yaml would hold it")
@@ -142,6 +148,20 @@ def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
     recipes.add_argument("--epochs", type=float, help="passes over them")
     recipes.add_argument("--batch-size", type=int, help="images per step")
     return parser
+
+
+def _ablate_parser(parser: argparse.ArgumentParser, show_all: bool) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a table of --list, or a YAML file")
+    parser.add_argument("data", nargs="?", metavar="DATA", help="as for pretrain (textures)")
+    parser.add_argument("--list", action="store_true", dest="listed", help="what each table asks")
+    parser.add_argument(
+        "--print", action="store_true", dest="printed", help="every row as a command, nothing run"
+    )
+    parser.add_argument("--seeds", type=int, default=2, metavar="N", help="runs of each row (2)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (1)")
+    parser.add_argument("--out", metavar="DIR", help="folder of the table (runs/NAME)")
+    parser.add_argument("--figure", choices=["knn", "linear"], help="which result is compared")
+    _config_flags(parser, show_all)
 
 
 def _run_and_data(parser: argparse.ArgumentParser, data_help: str) -> None:
@@ -201,6 +221,29 @@ def _evaluate(protocol: str, **arguments: Any) -> None:
     from byol.api import evaluate
 
     evaluate(protocol, **arguments)
+
+
+def _ablate(name: str | None, listed: bool, printed: bool, **arguments: Any) -> None:
+    from byol.lab.tables import TABLES
+
+    if listed or name is None:
+        for table in TABLES.values():
+            print(f"{table.name}  ({len(table.rows)} rows; {table.source})\n    {table.question}")
+        return
+    from byol.lab import run
+
+    if printed:
+        print("\n".join(run.commands(name, **arguments)))
+    else:
+        from byol.lab.table import markdown
+
+        print("\n" + markdown(run.ablate(name, **arguments)), end="")
+
+
+def _compare(**arguments: Any) -> None:
+    from byol.lab.compare import compare
+
+    print(compare(**arguments))
 
 
 def _embed(**arguments: Any) -> None:
@@ -265,6 +308,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": _evaluate,
     "embed": _embed,
     "convert": _convert,
+    "ablate": _ablate,
+    "compare": _compare,
     "views": _views,
     "doctor": _doctor,
     "recipes": _recipes,
