@@ -4,11 +4,34 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+SUMMARY = {
+    "top1": "top-1 accuracy in %",
+    "top5": "top-5 accuracy in %",
+    "mean_per_class": "mean over the classes of their top-1 accuracy in %",
+}
+
+
+def hits(scores: Tensor, labels: Tensor, k: int = 1) -> Tensor:
+    """(N,) bool: is the label (N,) among the k highest of scores (N, classes)."""
+    k = min(k, scores.shape[1])
+    return (scores.topk(k, dim=1).indices == labels[:, None]).any(1)
+
 
 def accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
     """Percentage of rows whose label is among the k highest of scores (N, classes)."""
-    k = min(k, scores.shape[1])
-    return 100 * (scores.topk(k, dim=1).indices == labels[:, None]).any(1).float().mean().item()
+    return 100 * hits(scores, labels, k).float().mean().item()
+
+
+def summary(first: Tensor, fifth: Tensor, labels: Tensor) -> dict[str, float]:
+    """SUMMARY's figures from hits among the first and the first five (N,), and labels (N,).
+
+    A class without images does not count in the mean over classes.
+    """
+    count = labels.bincount()
+    right = labels.bincount(first.to(torch.float64), len(count))
+    per_class = right[count > 0] / count[count > 0]
+    shares = (first.double().mean(), fifth.double().mean(), per_class.mean())
+    return {name: 100 * share.item() for name, share in zip(SUMMARY, shares, strict=True)}
 
 
 def knn_scores(
