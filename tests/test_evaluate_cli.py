@@ -1,0 +1,105 @@
+"""byol evaluate knn, linear, semisup and supervised, end to end on a tiny run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from byol import cli
+
+TINY = (
+    "--model convnet-4 --epochs 1 --batch-size 8 --image-size 16 --hidden-size 16 "
+    "--projection-size 8 --workers 0 --final-linear false --quiet"
+).split()
+COLOURS = {"blue": (40, 60, 200), "green": (30, 190, 60), "red": (210, 50, 40)}
+
+
+def colours(path: Path, n: int, names: tuple[str, ...] = tuple(COLOURS), seed: int = 0) -> Path:
+    """n noisy pictures of each colour, a folder each."""
+    rng = np.random.default_rng(seed)
+    for name in names:
+        (path / name).mkdir(parents=True)
+        for i in range(n):
+            noise = rng.integers(-40, 40, (20, 24, 3))
+            pixels = np.clip(np.array(COLOURS[name]) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(path / name / f"{name}{i}.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on 36 pictures with a test split of 12; its data lies beside it."""
+    root = tmp_path_factory.mktemp("evaluate")
+    colours(root / "data" / "train", 12)
+    colours(root / "data" / "test", 4, seed=1)
+    assert cli.main(["pretrain", str(root / "data"), "--out", str(root / "run"), *TINY]) == 0
+    return root / "run"
+
+
+def evaluate(protocol: str, run: Path, out: Path, *words: str, data: Path | None = None) -> Any:
+    given = [str(data or run.parent / "data"), "--out", str(out), *words]
+    assert cli.main(["evaluate", protocol, str(run), *given]) == 0
+    return json.loads((out / f"{protocol}.json").read_text())["result"]
+
+
+def refused(capsys: pytest.CaptureFixture[str], protocol: str, run: Path, *words: Any) -> str:
+    """The one sentence of a refusal."""
+    capsys.readouterr()
+    out = ["--out", str(run.parent / "refused")]
+    assert cli.main(["evaluate", protocol, str(run), *map(str, words), *out]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("byol: ")
+    return error
+
+
+def test_knn(run: Path, tmp_path: Path) -> None:
+    found = evaluate("knn", run, tmp_path, "--k", "1,5,36", "--temperature", "0.07 1")
+    assert set(found["rows"]) == {"trained", "untrained", "raw_pixels"}
+    assert not found["leave_one_out"] and len(found["sweep"]["trained"]) == 6
+    assert found["rows"]["raw_pixels"]["top1"] == 100 == found["rows"]["trained"]["top5"]
+    first = found["sweep"]["trained"][0]
+    assert first["k"] == 1 and found["rows"]["trained"]["top1"] == first["top1"]
+
+
+def test_knn_leaves_one_out_without_a_test_set(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = run.parent / "data" / "train"
+    found = evaluate("knn", run, tmp_path, "--k", "1", "--baselines", "false", data=data)
+    assert found["leave_one_out"] and set(found["rows"]) == {"trained"}
+    assert found["rows"]["trained"]["top1"] > 60  # and not the 100 of each image finding itself
+    assert "1 to the 35" in refused(capsys, "knn", run, data, "--k", "36")
+
+
+def test_linear(run: Path, tmp_path: Path) -> None:
+    plain = evaluate("linear", run, tmp_path, "--epochs", "5")
+    assert set(plain["rows"]) == {"trained", "untrained", "raw_pixels"}
+    assert plain["rows"]["trained"]["top1"] > 60
+    words = ["--variant", "improved", "--epochs", "2", "--rates", "0.3,3", "--baselines", "false"]
+    improved = evaluate("linear", run, tmp_path, *words)
+    assert set(improved["rows"]) == {"trained"} and improved["rows"]["trained"]["lr"] in (0.3, 3)
+
+
+def test_data_that_cannot_be_measured_on(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = run.parent / "data"
+    (tmp_path / "flat").mkdir()
+    for i, file in enumerate((data / "test").rglob("*.png")):
+        (tmp_path / "flat" / f"{i}.png").write_bytes(file.read_bytes())
+    said = refused(capsys, "knn", run, data, "--eval-data", tmp_path / "flat")
+    assert "flat has no labels" in said
+    two = colours(tmp_path / "two", 10, ("blue", "green"))
+    said = refused(capsys, "linear", run, two, "--eval-data", data / "test")
+    assert "1 classes of which" in said and "(red)" in said
+    one = colours(tmp_path / "one", 1)
+    assert "3 labelled images" in refused(capsys, "linear", run, one)
+    assert "second image" in refused(capsys, "knn", run, one, "--k", "1")
+    lonely = tmp_path / "list.txt"
+    names = [f"{file}\t{'red' if i else 'blue'}" for i, file in enumerate(data.rglob("*.png"))]
+    lonely.write_text("\n".join([*names, f"{next(data.rglob('*.png'))}"]))
+    evaluate("linear", run, tmp_path, "--epochs", "1", data=lonely)
+    assert "1 of 49 images" in capsys.readouterr().out
