@@ -103,3 +103,43 @@ def test_data_that_cannot_be_measured_on(
     lonely.write_text("\n".join([*names, f"{next(data.rglob('*.png'))}"]))
     evaluate("linear", run, tmp_path, "--epochs", "1", data=lonely)
     assert "1 of 49 images" in capsys.readouterr().out
+
+
+SHORT = ["--lrs", "0.02,0.2", "--epochs", "4", "--batch-size", "8"]
+
+
+def test_semisup(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--fractions", "10,100", *SHORT]
+    found = evaluate("semisup", run, tmp_path, *words)
+    assert "8 trainings" in capsys.readouterr().out
+    assert found["images"] == {"10%": 3, "100%": 36}
+    assert set(found["rows"]) == {"trained", "supervised", "untrained"}
+    assert set(found["rows"]["trained"]) == set(found["metrics"])
+    assert found["curve"]["trained"]["100%"]["lr"] in (0.02, 0.2)
+    assert found["rows"]["trained"]["top1_100%"] > 60
+    assert (tmp_path / "semisup.png").stat().st_size
+    # 2 subsets x 2 rates x 2 networks, and the 100 % once more with the held-out images
+    assert len(list((tmp_path / "work" / "semisup").iterdir())) == 10
+    again = evaluate("semisup", run, tmp_path, *words)
+    assert again == found and "step" not in capsys.readouterr().out  # nothing is trained again
+
+
+def test_semisup_with_a_list(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "list.txt").write_text("blue0.png\nblue/blue1.png\nred3.png\nred99.png\n")
+    words = ["--list", str(tmp_path / "list.txt"), "--baselines", "false", *SHORT]
+    found = evaluate("semisup", run, tmp_path, *words)
+    said = capsys.readouterr().out
+    assert "1 of 4 names" in said and "red99.png" in said and "no image of class green" in said
+    assert "3 images are fewer than a batch of 8" in said
+    assert found["images"] == {"list": 3} and set(found["rows"]["trained"]) == {
+        "top1_list", "top5_list",
+    }  # fmt: skip
+    data = run.parent / "data"
+    (tmp_path / "list.txt").write_text("nobody.png")
+    assert "nobody.png" in refused(capsys, "semisup", run, data, "--list", tmp_path / "list.txt")
+    assert "up to 100" in refused(capsys, "semisup", run, data, "--fractions", "200")
+    single = colours(tmp_path / "single", 1)
+    given = (single, "--eval-data", data / "test")
+    assert "one image" in refused(capsys, "semisup", run, *given)
+    words = ["--eval-data", str(data / "test"), "--lrs", "0.1", "--epochs", "2"]
+    evaluate("semisup", run, tmp_path, *words, "--fractions", "100", data=single)

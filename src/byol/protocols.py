@@ -44,7 +44,21 @@ class Linear:
     seed: int = option(0, "seed of the held-out tenth that chooses the learning rate")
 
 
-PROTOCOLS: dict[str, type] = {"knn": Knn, "linear": Linear}
+@dataclass(frozen=True)
+class Semisup:
+    """fine-tuning with a share of the labels (paper appendix C.1)"""
+
+    eval_data: str | None = option(None, "images to measure on (test split, else a tenth)")
+    fractions: tuple[float, ...] = option((1, 2, 5, 10, 20, 50, 100), "percent of the labels")
+    list: str | None = option(None, "a file of image names, one a line, in the place of fractions")
+    lrs: tuple[float, ...] = option((0.005, 0.01, 0.02, 0.05, 0.1), "learning rates to choose from")
+    epochs: tuple[float, ...] = option((30, 50), "numbers of epochs to choose from")
+    batch_size: int = option(1024, "images a step")
+    baselines: bool = option(True, "train from scratch, and a linear layer untrained, as well")
+    seed: int = option(0, "seed of the subsets, the order and the crops")
+
+
+PROTOCOLS: dict[str, type] = {"knn": Knn, "linear": Linear, "semisup": Semisup}
 
 
 def parse(protocol: str, values: Mapping[str, Any]) -> Any:
