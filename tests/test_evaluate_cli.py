@@ -1,6 +1,7 @@
 """byol evaluate knn, linear, semisup and supervised, end to end on a tiny run."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,10 @@ import pytest
 from PIL import Image
 
 from byol import cli
+from byol.tasks import supervised
+from byol.tasks.features import open_labelled
+from byol.tasks.subject import open_subject
+from byol.viewspec import PRESETS
 
 TINY = (
     "--model convnet-4 --epochs 1 --batch-size 8 --image-size 16 --hidden-size 16 "
@@ -143,3 +148,49 @@ def test_semisup_with_a_list(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "one image" in refused(capsys, "semisup", run, *given)
     words = ["--eval-data", str(data / "test"), "--lrs", "0.1", "--epochs", "2"]
     evaluate("semisup", run, tmp_path, *words, "--fractions", "100", data=single)
+
+
+def test_supervised(
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ["--batch-size", "8", "--k", "5"]
+    found = evaluate("supervised", run, tmp_path, "--epochs", "6", *words)
+    assert found["steps"] == 27 and found["epochs"] == 6
+    row = found["rows"]["supervised"]
+    assert set(row) == set(found["metrics"]) and row["top1"] > 60 and row["knn"] > 60
+    shown: list[Any] = []
+    finetune = supervised.finetune
+
+    def watched(*arguments: Any, **settings: Any) -> Any:
+        shown.append(settings["views"])
+        return finetune(*arguments, **settings)
+
+    monkeypatch.setattr(supervised, "finetune", watched)
+    own = evaluate("supervised", run, tmp_path, "--epochs", "1", "--views", "run", *words)
+    assert own["steps"] == 4 and shown == [PRESETS["small"]]
+    assert not (tmp_path / "work" / "supervised").exists()
+    data = run.parent / "data"
+    assert "seconds is -1" in refused(capsys, "supervised", run, data, "--seconds", "-1")
+
+
+def test_seconds_become_steps_once(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3 seconds once and half a second a step: 20 seconds are 40 steps; asked again, the same."""
+    clock = 0.0
+
+    def fake(*arguments: Any, steps: int, **settings: Any) -> None:
+        nonlocal clock
+        clock += 3 + 0.5 * steps
+
+    monkeypatch.setattr(supervised, "finetune", fake)
+    monkeypatch.setattr(time, "process_time", lambda: clock)
+    subject = open_subject(run)
+    prepared = open_labelled(run.parent / "data", None, 0)
+    given = (subject, prepared, 20.0, {"lr": 0.1}, tmp_path)
+    assert supervised._affordable(*given) == 40
+    before = clock
+    assert supervised._affordable(*given) == 40 and clock == before

@@ -32,6 +32,7 @@ LEVELS: dict[str, float] = {
     "tasks.subject": 4.5, "tasks.training": 4.5,
     "tasks.augment": 4.6, "tasks.subsets": 4.6, "tasks.features": 4.7, "tasks.finetune": 4.8,
     "tasks.knn": 5, "tasks.linear": 5, "tasks.semisup": 5.1,
+    "tasks.supervised": 5.1,
     "recipes": 6,
     "report": 7, "api": 7.5, "__init__": 7.8,
     "cli": 8, "__main__": 9,

@@ -58,7 +58,28 @@ class Semisup:
     seed: int = option(0, "seed of the subsets, the order and the crops")
 
 
-PROTOCOLS: dict[str, type] = {"knn": Knn, "linear": Linear, "semisup": Semisup}
+@dataclass(frozen=True)
+class Supervised:
+    """the same network trained from scratch with all labels, for comparison"""
+
+    eval_data: str | None = option(None, "images to measure on (test split, else a tenth)")
+    epochs: float = option(90, "passes over the training images")
+    seconds: float | None = option(None, "train for this much processor time instead of epochs")
+    lr: float = option(0.1, "learning rate at the first step, falling to 0 along a cosine")
+    batch_size: int = option(256, "images a step")
+    weight_decay: float = option(5e-4, "weight decay")
+    views: Literal["plain", "run"] = option("plain", "random crop and flip, or the run's own views")
+    k: int = option(20, "neighbours that vote, in the kNN of its features")
+    temperature: float = option(0.07, "a vote is exp(cosine / temperature)")
+    seed: int = option(0, "seed of the weights, the order and the crops")
+
+
+PROTOCOLS: dict[str, type] = {
+    "knn": Knn,
+    "linear": Linear,
+    "semisup": Semisup,
+    "supervised": Supervised,
+}
 
 
 def parse(protocol: str, values: Mapping[str, Any]) -> Any:

@@ -106,7 +106,7 @@ def finetune(
         network.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=weight_decay
     )
     settings = (classes, lr, total, batch_size, weight_decay, seed, tuple(views), bn_momentum)
-    saved = folder / _key(subject, part, settings) if folder else None
+    saved = folder / key(subject, part, settings) if folder else None
     feed = random_views(subject, part, batch_size, seed, views)
 
     def batches(start: int) -> Iterator[Labelled]:
@@ -156,11 +156,11 @@ def trial(
     """
     part = source if at is None else Subset(source, np.asarray(at))
     shown = {name: (test.name, len(test)) for name, test in tests.items()}
-    key = _key(subject, part, (classes, sorted(settings.items()), shown)) if folder else ""
-    memory = folder / f"{key}.json" if folder else None
+    name = key(subject, part, (classes, sorted(settings.items()), shown)) if folder else ""
+    memory = folder / f"{name}.json" if folder else None
     if memory and memory.exists():
         return cast(dict[str, dict[str, float]], json.loads(memory.read_text()))
-    work = folder / key if folder else None
+    work = folder / name if folder else None
     try:
         network = finetune(subject, part, None, classes, folder=work, say=say, **settings)
         found = {name: accuracy(network, test) for name, test in tests.items()}
@@ -174,7 +174,7 @@ def trial(
     return found
 
 
-def _key(subject: Subject, source: Source, settings: object) -> str:
+def key(subject: Subject, source: Source, settings: object) -> str:
     """A name for a training: another encoder, other images or settings give another one."""
     digest = hashlib.sha256(repr((source.name, len(source), settings)).encode())
     if source.labels is not None:
