@@ -12,6 +12,7 @@ from PIL import Image
 from byol import cli
 from byol.tasks import supervised
 from byol.tasks.features import open_labelled
+from byol.tasks.finetune import finetune
 from byol.tasks.subject import open_subject
 from byol.viewspec import PRESETS
 
@@ -162,7 +163,6 @@ def test_supervised(
     row = found["rows"]["supervised"]
     assert set(row) == set(found["metrics"]) and row["top1"] > 60 and row["knn"] > 60
     shown: list[Any] = []
-    finetune = supervised.finetune
 
     def watched(*arguments: Any, **settings: Any) -> Any:
         shown.append(settings["views"])
