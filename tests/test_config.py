@@ -233,3 +233,10 @@ def test_steps() -> None:
     config = with_options(Config(), {"epochs": 2.5, "batch_size": 30, "warmup_epochs": 1})
     assert config.steps(100) == (8, 3)
     assert with_options(config, {"warmup_epochs": 99}).steps(100) == (8, 7)
+
+
+def test_lists_of_whole_numbers() -> None:
+    assert parse("k", "1,5, 20", tuple[int, ...]) == (1, 5, 20)
+    assert all(type(k) is int for k in parse("k", [1, 5], tuple[int, ...]))
+    with pytest.raises(UserError, match="a list of numbers"):
+        parse("k", "1,2.5", tuple[int, ...])

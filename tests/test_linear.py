@@ -48,9 +48,8 @@ def test_training_is_that_of_torch() -> None:
     side for two rates."""
     n, classes, epochs, batch, rates = 50, 3, 4, 16, (0.4, 3.0)
     features, labels = torch.randn(n, 5), torch.arange(n) % classes
-    ours = module._train(
-        _fixed(features), labels, torch.arange(n), classes, epochs, batch, rates, seed=9
-    )
+    heads = module._Heads(labels, torch.arange(n), classes, epochs, batch, rates, seed=9)
+    module._fit(_fixed(features), [heads], epochs)
     for r, rate in enumerate(rates):
         layer = torch.nn.Linear(5, classes)
         torch.nn.init.zeros_(layer.weight)
@@ -63,8 +62,8 @@ def test_training_is_that_of_torch() -> None:
                 F.cross_entropy(layer(features[at]), labels[at]).backward()
                 sgd.step()
                 cosine.step()
-        torch.testing.assert_close(ours[0][r], layer.weight.detach().T, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(ours[1][r, 0], layer.bias.detach(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(heads.weights[r], layer.weight.detach().T, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(heads.bias[r, 0], layer.bias.detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_rate_is_chosen_on_a_held_out_tenth() -> None:
@@ -102,3 +101,33 @@ def test_features_are_asked_for_every_epoch() -> None:
 
 def test_the_papers_rates_are_among_ours() -> None:
     assert set(PAPER_RATES) == {0.05, 0.1, 0.2, 0.3, 0.4} and set(PAPER_RATES) < set(RATES)
+
+
+@pytest.mark.parametrize("clip", [None, (20.0, 1e-2), (2.0, 0.5)])
+def test_the_written_gradient_is_autograds(clip: tuple[float, float] | None) -> None:
+    """Clipped logits u = alpha tanh(x / alpha), cross-entropy of u plus beta mean(u^2)."""
+    scores = (5 * torch.randn(3, 7, 4, dtype=torch.float64)).requires_grad_(True)
+    labels = torch.arange(7) % 4
+    for x in scores:
+        u = x if clip is None else clip[0] * torch.tanh(x / clip[0])
+        penalty = 0.0 if clip is None else clip[1] * u.square().mean()
+        (F.cross_entropy(u, labels) + penalty).backward(retain_graph=True)
+    ours = module.gradient(scores.detach(), F.one_hot(labels, 4).double(), clip)
+    torch.testing.assert_close(ours, scores.grad)
+
+
+def test_augmented_features_are_made_once_an_epoch_for_choice_and_result() -> None:
+    """The centre crops choose the rate; what is reported is trained on all images at that rate."""
+    train, labels = _separable(200)
+    asked: list[int] = []
+
+    def augmented(epoch: int) -> Tensor:
+        asked.append(epoch)
+        return train + 0.01 * epoch
+
+    found = linear(augmented, labels, train, labels, 4, epochs=4, rates=(0.0, 0.3), centre=train)
+    assert asked == [0, 1, 2, 3] and found["lr"] == 0.3
+    alone = linear(augmented, labels, train, labels, 4, epochs=4, rates=(0.3,))
+    assert alone == found
+    wrong = linear(augmented, labels, train, labels, 4, 4, None, (0.0, 0.3), centre=-train)
+    assert wrong["lr"] == 0.0  # 25 % of -train by chance, 0 % by what was learned

@@ -17,11 +17,9 @@ from torch import Tensor, nn
 from byol import protocols, recipes, report
 from byol.config import FREE, Config, check, head_norms, to_dict, with_options
 from byol.data import statistics
-from byol.data.files import FileLoader
-from byol.data.loader import Batch, CropSpec, ResidentLoader
+from byol.data.loader import Batch
+from byol.data.loading import open_loader
 from byol.data.prepared import Prepared, prepare
-from byol.data.reader import Decoder
-from byol.data.resident import load_all
 from byol.data.source import Source, open_splits
 from byol.engine import checkpoint
 from byol.engine import device as devices
@@ -46,7 +44,6 @@ from byol.tasks.subject import open_subject
 from byol.viewspec import PRESETS, ViewSpec
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-RESIDENT_BYTES = 4e9  # of decoded images are kept in memory at most
 LIVE_BYTES = 3e8  # of images that the monitor keeps
 LIVE_BANK, LIVE_QUERIES = 5000, 2000  # at most, while training; the final numbers take all
 
@@ -235,31 +232,12 @@ def build_learner(config: Config, module: nn.Module | None = None) -> Byol:
 def build_loader(config: Config, source: Source, device: torch.device) -> Loader:
     """Resident for same-size sets that fit in memory, workers for everything else."""
     data = config.data
-    measured = statistics.measure(source)
-    crops = (_crop(config.view1), _crop(config.view2))
-    values = data.value_range or (0, 255)
-    channels = int(data.channels or 3)
-    if measured.same_size and measured.bytes_decoded_total_estimate < RESIDENT_BYTES:
-        loaded = load_all(Decoder(source, channels, values, config.train.seed), data.bad_share)
-        if loaded is not None:
-            images, labels, bad = loaded
-            return ResidentLoader(
-                images.to(device),
-                labels.to(device),
-                size=data.image_size,
-                crops=crops,
-                batch_size=config.optim.batch_size,
-                seed=config.train.seed,
-                rule=data.crop_rule,
-                antialias=data.antialias,
-                bad=bad,
-            )
-    return FileLoader(
+    return open_loader(
         source,
-        channels=channels,
-        value_range=values,
+        (config.view1, config.view2),
         size=data.image_size,
-        crops=crops,
+        channels=int(data.channels or 3),
+        value_range=data.value_range or (0, 255),
         batch_size=config.optim.batch_size,
         seed=config.train.seed,
         workers=workers(config),
@@ -267,13 +245,6 @@ def build_loader(config: Config, source: Source, device: torch.device) -> Loader
         rule=data.crop_rule,
         antialias=data.antialias,
         bad_share=data.bad_share,
-        cache_bytes=int(RESIDENT_BYTES),
-    )
-
-
-def _crop(view: ViewSpec) -> CropSpec:
-    return CropSpec(
-        (view.crop_area_min, view.crop_area_max), (view.crop_ratio_min, view.crop_ratio_max)
     )
 
 

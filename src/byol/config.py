@@ -246,6 +246,10 @@ def parse(name: str, value: Any, kind: Any) -> Any:
         if origin is tuple:
             parts = value.replace(",", " ").split() if isinstance(value, str) else value
             numbers = tuple(float(part) for part in parts)
+            if arguments[0] is int:
+                if any(number % 1 for number in numbers):
+                    raise ValueError
+                numbers = tuple(int(number) for number in numbers)
             if Ellipsis not in arguments and len(numbers) != len(arguments):
                 raise ValueError
             return numbers

@@ -1,14 +1,40 @@
 """Numbers that say how good features are, from tensors alone."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+SUMMARY = {
+    "top1": "top-1 accuracy in %",
+    "top5": "top-5 accuracy in %",
+    "mean_per_class": "mean over the classes of their top-1 accuracy in %",
+}
+
+
+def hits(scores: Tensor, labels: Tensor, k: int = 1) -> Tensor:
+    """(N,) bool: is the label (N,) among the k highest of scores (N, classes)."""
+    k = min(k, scores.shape[1])
+    return (scores.topk(k, dim=1).indices == labels[:, None]).any(1)
+
 
 def accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
     """Percentage of rows whose label is among the k highest of scores (N, classes)."""
-    k = min(k, scores.shape[1])
-    return 100 * (scores.topk(k, dim=1).indices == labels[:, None]).any(1).float().mean().item()
+    return 100 * hits(scores, labels, k).float().mean().item()
+
+
+def summary(first: Tensor, fifth: Tensor, labels: Tensor) -> dict[str, float]:
+    """SUMMARY's figures from hits among the first and the first five (N,), and labels (N,).
+
+    A class without images does not count in the mean over classes.
+    """
+    first, fifth, labels = first.cpu(), fifth.cpu(), labels.cpu()
+    count = labels.bincount()
+    right = labels.bincount(first.to(torch.float64), len(count))
+    per_class = right[count > 0] / count[count > 0]
+    shares = (first.double().mean(), fifth.double().mean(), per_class.mean())
+    return {name: 100 * share.item() for name, share in zip(SUMMARY, shares, strict=True)}
 
 
 def knn_scores(
@@ -20,20 +46,52 @@ def knn_scores(
     temperature: float = 0.07,
     block: int = 1024,
 ) -> Tensor:
-    """Weighted vote of the k nearest by cosine: (M, D), (M,), (N, D) to scores (N, classes).
+    """Weighted vote of the k nearest by cosine: (M, D), (M,), (N, D) to scores (N, classes)."""
+    found = neighbours(bank, queries, min(k, len(bank)), block=block)
+    return torch.cat([votes(s, bank_labels[at], classes, temperature) for s, at in found])
+
+
+def votes(similarity: Tensor, labels: Tensor, classes: int, temperature: float) -> Tensor:
+    """Cosines (N, k) and labels (N, k) of neighbours to scores (N, classes).
 
     A neighbour votes exp(cosine / temperature) for its label (Wu et al., 2018, section 3.4).
-    Queries are taken in blocks, so that no (N, M) matrix is held.
+    """
+    weight = ((similarity - 1) / temperature).exp()  # the shift by 1 changes no ranking
+    scores = torch.zeros(len(labels), classes, device=labels.device, dtype=weight.dtype)
+    return scores.scatter_add_(1, labels, weight)
+
+
+def neighbours(
+    bank: Tensor,
+    queries: Tensor,
+    k: int,
+    leave_one_out: bool = False,
+    block: int = 1024,
+    bank_block: int = 65_536,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cosines (b, k) and places in the bank (b, k) of the k nearest, for blocks of queries.
+
+    Bank (M, D), queries (N, D), k <= M. Nearest first; no more than (block, bank_block) cosines
+    are held. leave_one_out: the queries are the bank, and none is its own neighbour (k < M).
     """
     bank = F.normalize(bank, dim=1)
-    k = min(k, len(bank))
-    scores = []
-    for rows in F.normalize(queries, dim=1).split(block):
-        similarity, at = (rows @ bank.T).topk(k, dim=1)  # (block, k)
-        votes = torch.zeros(len(rows), classes, device=rows.device, dtype=rows.dtype)
-        weight = ((similarity - 1) / temperature).exp()  # the shift by 1 changes no ranking
-        scores.append(votes.scatter_add_(1, bank_labels[at], weight))
-    return torch.cat(scores)
+    for start in range(0, len(queries), block):
+        rows = F.normalize(queries[start : start + block], dim=1)  # (b, D)
+        best = rows.new_empty(len(rows), 0)
+        at = torch.empty(len(rows), 0, dtype=torch.int64, device=rows.device)
+        for first in range(0, len(bank), bank_block):
+            similarity = rows @ bank[first : first + bank_block].T  # (b, m)
+            width = similarity.shape[1]
+            if leave_one_out:
+                own = torch.arange(start, start + len(rows), device=rows.device) - first
+                row = ((own >= 0) & (own < width)).nonzero()[:, 0]
+                similarity[row, own[row]] = -torch.inf
+            near, place = similarity.topk(min(k, width), dim=1)
+            best, at = torch.cat((best, near), 1), torch.cat((at, place + first), 1)
+            if best.shape[1] >= k:
+                best, order = best.topk(k, dim=1)
+                at = at.gather(1, order)
+        yield best, at
 
 
 def standard_deviation(z: Tensor) -> float:

@@ -8,7 +8,7 @@ import difflib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from byol.config import option
 from byol.config import parse as parse_value
@@ -19,10 +19,11 @@ from byol.errors import UserError
 class Knn:
     """weighted vote of the nearest training images (no training)"""
 
-    eval_data: str | None = option(None, "images to measure on (test split, else a tenth)")
-    k: int = option(20, "neighbours that vote")
-    temperature: float = option(0.07, "a vote is exp(cosine / temperature)")
-    seed: int = option(0, "seed of the tenth, where there is no test split")
+    eval_data: str | None = option(None, "images to measure on (test split, else leave one out)")
+    k: tuple[int, ...] = option((20,), "neighbours that vote; several make a table: 1,5,20,200")
+    temperature: tuple[float, ...] = option((0.07,), "a vote is exp(cosine / temperature)")
+    baselines: bool = option(True, "measure the untrained network and raw pixels as well")
+    seed: int = option(0, "seed of the untrained network")
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,52 @@ class Linear:
     epochs: int = option(80, "passes over the training images")
     batch_size: int | None = option(None, "images a step (1024, or 256 below 20,000 images)")
     augment: bool = option(False, "train on random crops and flips, extracted anew each epoch")
+    variant: Literal["paper", "improved"] = option(
+        "paper", "improved: the pretraining's views, bounded and penalised logits (slow)"
+    )
+    rates: tuple[float, ...] | None = option(
+        None, "base learning rates to choose from (0.001 to 10; the paper: 0.05 to 0.4)"
+    )
+    baselines: bool = option(True, "measure the untrained network and raw pixels as well")
     seed: int = option(0, "seed of the held-out tenth that chooses the learning rate")
 
 
-PROTOCOLS: dict[str, type] = {"knn": Knn, "linear": Linear}
+@dataclass(frozen=True)
+class Semisup:
+    """fine-tuning with a share of the labels (paper appendix C.1)"""
+
+    eval_data: str | None = option(None, "images to measure on (test split, else a tenth)")
+    fractions: tuple[float, ...] = option((1, 2, 5, 10, 20, 50, 100), "percent of the labels")
+    list: str | None = option(None, "a file of image names, one a line, in the place of fractions")
+    lrs: tuple[float, ...] = option((0.005, 0.01, 0.02, 0.05, 0.1), "learning rates to choose from")
+    epochs: tuple[float, ...] = option((30, 50), "numbers of epochs to choose from")
+    batch_size: int = option(1024, "images a step")
+    baselines: bool = option(True, "train from scratch, and a linear layer untrained, as well")
+    seed: int = option(0, "seed of the subsets, the order and the crops")
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """the same network trained from scratch with all labels, for comparison"""
+
+    eval_data: str | None = option(None, "images to measure on (test split, else a tenth)")
+    epochs: float = option(90, "passes over the training images")
+    seconds: float | None = option(None, "train for this much processor time instead of epochs")
+    lr: float = option(0.1, "learning rate at the first step, falling to 0 along a cosine")
+    batch_size: int = option(256, "images a step")
+    weight_decay: float = option(5e-4, "weight decay")
+    views: Literal["plain", "run"] = option("plain", "random crop and flip, or the run's own views")
+    k: int = option(20, "neighbours that vote, in the kNN of its features")
+    temperature: float = option(0.07, "a vote is exp(cosine / temperature)")
+    seed: int = option(0, "seed of the weights, the order and the crops")
+
+
+PROTOCOLS: dict[str, type] = {
+    "knn": Knn,
+    "linear": Linear,
+    "semisup": Semisup,
+    "supervised": Supervised,
+}
 
 
 def parse(protocol: str, values: Mapping[str, Any]) -> Any:
@@ -50,7 +93,22 @@ def parse(protocol: str, values: Mapping[str, Any]) -> Any:
         if name not in hints:
             near = difflib.get_close_matches(name, hints, 3, 0.5) or list(hints)
             raise UserError(f"{protocol} has no option {name!r}; did you mean {' or '.join(near)}?")
-    return kind(**{name: parse_value(name, value, hints[name]) for name, value in values.items()})
+    return kind(**{name: _parsed(name, value, hints[name]) for name, value in values.items()})
+
+
+def _parsed(name: str, value: Any, hint: Any) -> Any:
+    """As in config, but a lone number is a list of one."""
+    is_list = tuple in (typing.get_origin(h) for h in (hint, *typing.get_args(hint)))
+    value = (value,) if is_list and isinstance(value, int | float) else value
+    return parse_value(name, value, hint)
+
+
+def _shown(default: Any) -> str:
+    """A default as it would be typed, behind its flag's sentence."""
+    if default is None or default is False or default == ():
+        return ""
+    parts = default if isinstance(default, tuple) else (default,)
+    return f" ({','.join(str(part).lower() for part in parts)})"
 
 
 def flags(protocol: str) -> list[tuple[str, Any, str]]:
@@ -58,6 +116,5 @@ def flags(protocol: str) -> list[tuple[str, Any, str]]:
     hints = typing.get_type_hints(PROTOCOLS[protocol])
     rows = []
     for each in fields(PROTOCOLS[protocol]):
-        default = "" if each.default in (None, False) else f" ({each.default})"
-        rows.append((each.name, hints[each.name], each.metadata["help"] + default))
+        rows.append((each.name, hints[each.name], each.metadata["help"] + _shown(each.default)))
     return rows

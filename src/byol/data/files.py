@@ -1,7 +1,7 @@
 """The loader for sets that are not one tensor of equal images: files decoded by worker processes.
 
-A worker decodes an image once and cuts both crops from it, so that only S x S pixels travel. What
-it does is a function of (seed, epoch, index): the number of workers changes nothing.
+A worker decodes an image once and cuts its crops from it, so that only S x S pixels travel. What it
+does is a function of (seed, epoch, index): the number of workers changes nothing.
 """
 
 import atexit
@@ -60,7 +60,7 @@ class _RandomCrops(Dataset[Any]):
         self,
         decoder: Decoder,
         size: int,
-        crops: tuple[CropSpec, CropSpec],
+        crops: Sequence[CropSpec],
         rule: str,
         antialias: bool,
     ) -> None:
@@ -74,20 +74,19 @@ class _RandomCrops(Dataset[Any]):
         try:
             for epoch, index in wanted:
                 image, label, failed = self._decoder.read_or_replace(index)
-                images.append(self._both(image, epoch, index))
+                images.append(self._all(image, epoch, index))
                 labels.append(label)
                 bad |= failed
         except UserError as error:
             return error
         return torch.stack(images), torch.tensor(labels), np.array(wanted), bad
 
-    def _both(self, image: Tensor, epoch: int, index: int) -> Tensor:
-        """(1, C, H, W) to both crops (2, C, S, S)."""
+    def _all(self, image: Tensor, epoch: int, index: int) -> Tensor:
+        """(1, C, H, W) to its crops (V, C, S, S)."""
         sides = [np.array([side]) for side in image.shape[2:]]
         visit, place = np.array([epoch]), np.array([index])
         views = []
-        for view in (0, 1):
-            spec = self._crops[view]
+        for view, spec in enumerate(self._crops):
             seed = self._decoder.seed
             boxes = crop_boxes(sides[0], sides[1], seed, visit, place, view, spec, self._rule)
             views.append(cut(image, boxes[0], self._size, self._antialias))
@@ -136,7 +135,7 @@ class _Steps(Sampler[list[tuple[int, int]]]):
 
 
 class FileLoader:
-    """Two random crops of each image of a source, decoded by `workers` processes (0: by this one).
+    """Random crops of each image of a source, decoded by `workers` processes (0: by this one).
 
     Hands over the same Batch as ResidentLoader, its tensors on `device`. An image that cannot be
     decoded is replaced by another and listed in `bad` ("where: why"); Batch.index keeps the place
@@ -150,7 +149,7 @@ class FileLoader:
         channels: int,
         value_range: tuple[float, float],
         size: int,
-        crops: tuple[CropSpec, CropSpec],
+        crops: Sequence[CropSpec],
         batch_size: int,
         seed: int,
         workers: int = 0,

@@ -6,7 +6,7 @@ function of (seed, k): resuming is starting at k.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ class CropSpec:
 class Batch:
     """What both loaders hand over."""
 
-    crops: Tensor  # (B, 2, C, S, S), uint8, or float32 in [0, 1] for images of more than 8 bits
+    crops: Tensor  # (B, V, C, S, S) of V views, uint8, or float32 in [0, 1] above 8 bits
     labels: Tensor  # (B,) int64, -1 where there is none
     index: np.ndarray  # (B,) int64, place in the source
     epoch: np.ndarray  # (B,) int64, visit
@@ -134,7 +134,7 @@ class ResidentLoader:
         labels: Tensor,
         *,
         size: int,
-        crops: tuple[CropSpec, CropSpec],
+        crops: Sequence[CropSpec],
         batch_size: int,
         seed: int,
         rule: str = "torchvision",
@@ -151,16 +151,16 @@ class ResidentLoader:
         for step in range(start_step, total_steps):
             epoch, index = positions(self.seed, len(self.images), self.batch_size, step)
             at = torch.from_numpy(index).to(self.images.device)
-            crops = self._cut(at, epoch, index)  # (B, 2, C, S, S)
+            crops = self._cut(at, epoch, index)  # (B, V, C, S, S)
             yield Batch(crops, self.labels[at], index, epoch)
 
     def _cut(self, at: Tensor, epoch: np.ndarray, index: np.ndarray) -> Tensor:
         height, width = (np.full(len(index), side) for side in self.images.shape[2:])
         boxes = [
-            crop_boxes(height, width, self.seed, epoch, index, view, self.crops[view], self.rule)
-            for view in (0, 1)
+            crop_boxes(height, width, self.seed, epoch, index, view, spec, self.rule)
+            for view, spec in enumerate(self.crops)
         ]
-        box = torch.from_numpy(np.stack(boxes, 1)).flatten(0, 1).to(at.device)  # (2B, 4)
-        images = self.images[at.repeat_interleave(2)]  # (2B, C, H, W)
+        box = torch.from_numpy(np.stack(boxes, 1)).flatten(0, 1).to(at.device)  # (B V, 4)
+        images = self.images[at.repeat_interleave(len(boxes))]  # (B V, C, H, W)
         crops = ops.crop_resize(images, box, self.size, self.antialias)
-        return crops.unflatten(0, (-1, 2))
+        return crops.unflatten(0, (-1, len(boxes)))

@@ -1,25 +1,24 @@
 """Images of a source as tensors for an encoder, and their frozen features."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from byol import ops, rng
-from byol.data.files import FileLoader, images
-from byol.data.loader import CropSpec
-from byol.data.prepared import Prepared, prepare
-from byol.data.source import Source, open_splits
+from byol.data.files import images
+from byol.data.prepared import Prepared, prepare_labelled
+from byol.data.source import Source, Subset, open_splits
 from byol.engine.device import autocast
-from byol.errors import UserError
 from byol.monitor import Held, extract
-from byol.networks.norm import initialise_affine_
-from byol.tasks.subject import Subject
+from byol.networks.norm import DebiasedBatchNorm, initialise_affine_
+from byol.tasks.augment import PLAIN, random_views
+from byol.tasks.subject import Subject, untrained
+from byol.viewspec import ViewSpec
 
-FLIP_STREAM = 6  # of random numbers, for the probe's training flips
 PIXEL_SIDE = 32  # raw pixels of larger images are compared at this size
 
 
@@ -78,9 +77,14 @@ def features(
     return rows, torch.cat(labels).to(device)
 
 
-def frozen(subject: Subject, source: Source) -> tuple[Tensor, Tensor]:
-    """Features (N, D) float32 and labels (N,) of all readable images of a source."""
-    batches = stream(source, *subject.geometry, subject.workers)
+def frozen(
+    subject: Subject, source: Source, places: list[int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Features (N, D) float32 and labels (N,) of all readable images of a source.
+
+    `places` receives their indices.
+    """
+    batches = stream(source, *subject.geometry, subject.workers, places=places)
     return features(subject.encoder, batches, subject.device)
 
 
@@ -92,6 +96,19 @@ def pixels(batches: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
             image = F.interpolate(image, (PIXEL_SIDE, PIXEL_SIDE), mode="area")
         rows.append(image.flatten(1))
     return torch.cat(rows)
+
+
+def frozen_pixels(subject: Subject, source: Source) -> tuple[Tensor, Tensor]:
+    """Raw pixels (N, C s s) as the subject's images show them, and labels (N,)."""
+    labels: list[Tensor] = []
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for image, label in stream(source, *subject.geometry, subject.workers):
+            labels.append(label)
+            yield image, label
+
+    rows = pixels(batches())
+    return rows.to(subject.device), torch.cat(labels).to(subject.device)
 
 
 @torch.no_grad()
@@ -106,47 +123,47 @@ def calibrate(
     norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.momentum = None  # a plain average over the batches
+        if not isinstance(norm, DebiasedBatchNorm):  # which forgets its start by itself
+            norm.momentum = None  # a plain average over the batches
+    device = next((weight.device for weight in encoder.parameters()), torch.device("cpu"))
     encoder.train()
     for (image, _), number in zip(batches, range(count), strict=False):
         if number == 0:
-            initialise_affine_(encoder, partial(encoder, image))
-        encoder(image)
+            initialise_affine_(encoder, partial(encoder, image.to(device)))
+        encoder(image.to(device))
     encoder.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
 
-def augmented(subject: Subject, source: Source, seed: int = 0) -> Callable[[int], Tensor]:
-    """epoch to features (N, D) of one random crop and flip of each image (paper appendix C.1).
+def baseline(subject: Subject, source: Source, seed: int = 0) -> Subject:
+    """The same network untrained, its batch norms calibrated on images drawn from `source`."""
+    fresh = untrained(subject, seed)
+    order = np.random.default_rng(seed).permutation(len(source))[:2560]
+    drawn = Subset(source, order)  # in no order, as files are often sorted by class
+    calibrate(fresh.encoder, stream(drawn, *subject.geometry, subject.workers))
+    return fresh
+
+
+def augmented(
+    subject: Subject, source: Source, seed: int = 0, views: Sequence[ViewSpec] = (PLAIN,)
+) -> Callable[[int], Tensor]:
+    """epoch to features (N, D) of one random view of each image (paper appendix C.1).
 
     The rows are in the source's order, whatever the epoch's own. One epoch is kept at a time.
     """
     n = len(source)
-    size, channels, value_range = subject.geometry
-    loader = FileLoader(
-        source,
-        channels=channels,
-        value_range=value_range,
-        size=size,
-        crops=(CropSpec(), CropSpec()),
-        batch_size=min(256, n),
-        seed=seed,
-        workers=subject.workers,
-        device=subject.device,
-    )
+    batch_size = min(256, n)
+    feed = random_views(subject, source, batch_size, seed, views)
     kept: dict[int, Tensor] = {}
 
     def crops(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        steps = -(-n // loader.batch_size)
-        first = epoch * n // loader.batch_size
-        for batch in loader.batches(first, first + steps + 1):
-            at = torch.from_numpy(batch.index)[batch.epoch == epoch]
-            flip = rng.uniforms(seed, FLIP_STREAM, batch.epoch, batch.index, 1)[:, 0] < 0.5
-            image = batch.crops[:, 0].float() / 255
-            image = ops.horizontal_flip(image, torch.from_numpy(flip).to(subject.device))
-            if len(at):
-                yield image[torch.from_numpy(batch.epoch == epoch)], at
+        first, steps = epoch * n // batch_size, -(-n // batch_size)
+        for batch in feed(first, first + steps + 1):
+            here = batch.epoch == epoch
+            if here.any():
+                chosen = torch.from_numpy(here.nonzero()[0]).to(subject.device)
+                yield batch.images[chosen], torch.from_numpy(batch.index[here])
 
     def features_of(epoch: int) -> Tensor:
         if epoch not in kept:
@@ -159,15 +176,17 @@ def augmented(subject: Subject, source: Source, seed: int = 0) -> Callable[[int]
 
 
 def open_labelled(
-    data: Any, eval_data: Any, seed: int, say: Callable[[str], None] = lambda line: None
+    data: Any,
+    eval_data: Any,
+    seed: int,
+    say: Callable[[str], None] = lambda line: None,
+    leave_one_out: bool = False,
 ) -> Prepared:
-    """Bank and queries of labelled data. Raises UserError where there are no labels."""
-    prepared = prepare(open_splits(data, eval_data, None), seed)
-    if not prepared.classes:
-        raise UserError(
-            f"{prepared.train.name} has no labels to evaluate on: give class sub-folders, labelled "
-            "Parquet or tar shards, or arrays with labels"
-        )
+    """Bank and queries of labelled data; leave_one_out: both are all images where no test set is.
+
+    Raises UserError where labels are missing or do not suffice.
+    """
+    prepared = prepare_labelled(open_splits(data, eval_data, None), seed, say, leave_one_out)
     say(
         f"bank: {len(prepared.bank):,} images; queries: {len(prepared.queries):,} images of "
         f"{prepared.classes} classes"

@@ -4,56 +4,102 @@ SGD with Nesterov momentum 0.9, no weight decay, cosine to 0, base learning rate
 batch / 256. All rates are trained side by side on the same batches; the best on a held-out part
 of the training data is trained again on all of it. The paper sweeps the five values from 0.05 to
 0.4 for ImageNet features; the wider list makes raw pixels and other encoders comparable.
+
+The improved variant (same appendix, table 7) trains on the views of the pretraining and bounds
+the logits x: with u = alpha tanh(x / alpha) the loss is cross-entropy(u) + beta mean(u^2).
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from byol import metrics
+from byol.data.prepared import Prepared
+from byol.data.source import Subset
 from byol.errors import UserError
 from byol.protocols import Linear
-from byol.tasks.features import augmented, frozen, open_labelled
+from byol.tasks.augment import PLAIN
+from byol.tasks.features import augmented, baseline, frozen, frozen_pixels, open_labelled
 from byol.tasks.subject import Subject
+from byol.viewspec import T_PRIME, T, ViewSpec
 
 PAPER_RATES = (0.4, 0.3, 0.2, 0.1, 0.05)
 RATES = (0.001, 0.003, 0.01, 0.03, *PAPER_RATES[::-1], 1.0, 3.0, 10.0)
+CLIP = (20.0, 1e-2)  # the paper's alpha and beta
 
 EpochFeatures = Callable[[int], Tensor]  # epoch to features (N, D): cached, or augmented anew
 
 
 def evaluate(
     subject: Subject, data: Any, options: Linear, folder: Path | None, say: Callable[[str], None]
-) -> dict[str, float]:
-    """top1 and top5 in percent of a linear classifier on `subject`, and the chosen rate `lr`."""
+) -> dict[str, Any]:
+    """Rows of accuracies in percent, each with its chosen base learning rate `lr`."""
     if options.epochs < 1:
         raise UserError(f"epochs is {options.epochs}; it must be 1 or more")
+    if options.rates is not None and not all(rate > 0 for rate in options.rates or (0,)):
+        raise UserError(f"rates is {options.rates}; base learning rates above 0 are expected")
+    improved = options.variant == "improved"
+    if improved and subject.views is None:
+        say("there is no config.yaml with the views of the pretraining: the paper's are taken")
+    views = (subject.views or (T, T_PRIME)) if improved else (PLAIN,) if options.augment else ()
     prepared = open_labelled(data, options.eval_data, options.seed, say)
-    bank, bank_labels = frozen(subject, prepared.bank)
-    queries, labels = frozen(subject, prepared.queries)
+    rows = {subject.name: _row(subject, prepared, options, views, say)}
+    if options.baselines:
+        fresh = baseline(subject, prepared.bank, options.seed)
+        rows[fresh.name] = _row(fresh, prepared, options, views, say)
+        bank, queries = (frozen_pixels(subject, s) for s in (prepared.bank, prepared.queries))
+        rows["raw_pixels"] = _probe(bank, queries, prepared.classes, options)
+    for name, row in rows.items():
+        say(
+            f"{name.replace('_', ' ')}: top-1 {row['top1']:.2f} %, top-5 {row['top5']:.2f} % "
+            f"(learning rate {row['lr']:g})"
+        )
+    return {"rows": rows, "metrics": {**metrics.SUMMARY, "lr": "chosen base learning rate"}}
 
-    def cached(epoch: int) -> Tensor:
-        return bank
 
-    train = augmented(subject, prepared.bank, options.seed) if options.augment else cached
-    result = linear(
-        train,
-        bank_labels,
-        queries,
-        labels,
-        prepared.classes,
+def _row(
+    subject: Subject,
+    prepared: Prepared,
+    options: Linear,
+    views: Sequence[ViewSpec],
+    say: Callable[[str], None],
+) -> dict[str, float]:
+    readable: list[int] = []
+    bank = frozen(subject, prepared.bank, readable)
+    queries = frozen(subject, prepared.queries)
+    train = None
+    if views:  # of the same images as the labels
+        train = augmented(subject, Subset(prepared.bank, np.array(readable)), options.seed, views)
+    return _probe(bank, queries, prepared.classes, options, train, say)
+
+
+def _probe(
+    bank: tuple[Tensor, Tensor],
+    queries: tuple[Tensor, Tensor],
+    classes: int,
+    options: Linear,
+    train: EpochFeatures | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, float]:
+    return linear(
+        train or (lambda epoch: bank[0]),
+        bank[1],
+        *queries,
+        classes,
         options.epochs,
         options.batch_size,
-        seed=options.seed,
-        progress=say,
+        options.rates or RATES,
+        options.seed,
+        say,
+        CLIP if options.variant == "improved" else None,
+        bank[0] if train else None,
     )
-    say(f"linear: top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %")
-    return result
 
 
 def linear(
@@ -67,78 +113,105 @@ def linear(
     rates: tuple[float, ...] = RATES,
     seed: int = 0,
     progress: Callable[[str], None] = lambda line: None,
+    clip: tuple[float, float] | None = None,
+    centre: Tensor | None = None,
 ) -> dict[str, float]:
-    """top1 and top5 in percent on test (M, D), and the chosen base rate `lr`.
+    """top1, top5 and mean_per_class in percent on test (M, D), and the chosen base rate `lr`.
 
     `train(epoch)` gives the features (N, D) of the training images in a fixed order. A tenth of
     them (at least one of each ten) chooses the rate. batch_size: 1024 as in the paper, 256 where
-    there are fewer than 20,000 images.
+    there are fewer than 20,000 images. clip: alpha and beta of the improved variant.
+    centre: features (N, D) of the centre crops, where `train` augments. They choose the rate then,
+    and all rates are trained on all images in the same pass, as features cost more than rates.
     """
     n = len(train_labels)
     batch_size = batch_size or (1024 if n >= 20_000 else 256)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     held, kept = order[: max(1, n // 10)], order[max(1, n // 10) :]
-    chosen = rates[0]
+
+    def heads(at: Tensor, rates: tuple[float, ...]) -> _Heads:
+        return _Heads(train_labels, at, classes, epochs, batch_size, rates, seed, clip)
+
+    chosen, whole = 0, heads(torch.arange(n), rates)
     if len(rates) > 1 and len(kept):
-        weights, bias = _train(train, train_labels, kept, classes, epochs, batch_size, rates, seed)
-        scores = _scores(train(0)[held], weights, bias)  # (R, n, K)
+        sweep = heads(kept, rates)
+        together = [sweep] if centre is None else [sweep, whole]
+        _fit(train, together, epochs)
+        scores = sweep.scores((train(0) if centre is None else centre)[held])  # (R, n, K)
         accuracies = [metrics.accuracy(s.nan_to_num(-1e30), train_labels[held]) for s in scores]
-        chosen = rates[max(range(len(rates)), key=accuracies.__getitem__)]
-        progress(f"learning rate {chosen:g}: {max(accuracies):.1f} % on the held-out tenth")
-    everything = torch.arange(n)
-    weights, bias = _train(
-        train, train_labels, everything, classes, epochs, batch_size, (chosen,), seed
-    )
-    final = _scores(test, weights, bias)[0]  # (M, K)
-    return {
-        "top1": metrics.accuracy(final, test_labels),
-        "top5": metrics.accuracy(final, test_labels, 5),
-        "lr": chosen,
-    }
+        chosen = max(range(len(rates)), key=accuracies.__getitem__)
+        progress(f"learning rate {rates[chosen]:g}: {max(accuracies):.1f} % on the held-out tenth")
+    if whole.step == 0:
+        whole = heads(torch.arange(n), (rates[chosen],))
+        _fit(train, [whole], epochs)
+    final = whole.scores(test)[chosen if len(whole.rates) > 1 else 0]  # (M, K)
+    first, fifth = metrics.hits(final, test_labels), metrics.hits(final, test_labels, 5)
+    return metrics.summary(first, fifth, test_labels) | {"lr": rates[chosen]}
 
 
-def _scores(features: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
-    """(N, D), (R, D, K), (R, 1, K) to (R, N, K)."""
-    return torch.einsum("nd,rdk->rnk", features.float(), weights) + bias
+class _Heads:
+    """Linear classifiers, one for each of R rates, trained on the same batches of the rows `at`."""
+
+    def __init__(
+        self,
+        labels: Tensor,
+        at: Tensor,
+        classes: int,
+        epochs: int,
+        batch_size: int,
+        rates: tuple[float, ...],
+        seed: int,
+        clip: tuple[float, float] | None = None,
+    ) -> None:
+        self.at, self.batch_size, self.rates, self.seed = at, batch_size, rates, seed
+        self.clip, self.step = clip, 0
+        self.steps = epochs * math.ceil(len(at) / batch_size)
+        self.truth = F.one_hot(labels, classes).float()  # (N, K)
+        self.weights = self.bias = torch.empty(0)
+        self.momentum: tuple[Tensor, Tensor]
+
+    def _start(self, size: int) -> None:
+        classes, device = self.truth.shape[1], self.truth.device
+        self.weights = torch.zeros(len(self.rates), size, classes, device=device)  # (R, D, K)
+        self.bias = torch.zeros(len(self.rates), 1, classes, device=device)
+        self.momentum = (torch.zeros_like(self.weights), torch.zeros_like(self.bias))
+
+    def scores(self, features: Tensor) -> Tensor:
+        """(N, D) to (R, N, K)."""
+        return torch.einsum("nd,rdk->rnk", features.float(), self.weights) + self.bias
+
+    def epoch(self, rows: Tensor, epoch: int) -> None:
+        """One pass over features (N, D). All rates share one matrix product."""
+        if self.step == 0:
+            self._start(rows.shape[1])
+        peak = torch.tensor(self.rates, device=rows.device)[:, None, None] * self.batch_size / 256
+        for batch in _batches(self.at.to(rows.device), self.batch_size, self.seed, epoch):
+            x = rows[batch].float()  # (b, D)
+            rate = peak * (1 + math.cos(math.pi * self.step / self.steps)) / 2  # (R, 1, 1)
+            error = gradient(self.scores(x), self.truth[batch], self.clip)  # (R, b, K)
+            gradients = (torch.einsum("nd,rnk->rdk", x, error), error.sum(1, keepdim=True))
+            parts = zip((self.weights, self.bias), self.momentum, gradients, strict=True)
+            for parameter, buffer, slope in parts:
+                buffer.mul_(0.9).add_(slope)
+                parameter.sub_(rate * (slope + 0.9 * buffer))
+            self.step += 1
 
 
-def _train(
-    features: EpochFeatures,
-    labels: Tensor,
-    at: Tensor,
-    classes: int,
-    epochs: int,
-    batch_size: int,
-    rates: tuple[float, ...],
-    seed: int,
-) -> tuple[Tensor, Tensor]:
-    """Weights (R, D, K) and biases (R, 1, K) after SGD at each of R rates on the rows `at`.
+def gradient(scores: Tensor, truth: Tensor, clip: tuple[float, float] | None = None) -> Tensor:
+    """Derivative by scores (R, b, K) of each rate's loss, the mean over b images; truth (b, K)."""
+    if clip is None:
+        return (scores.softmax(2) - truth) / len(truth)
+    alpha, beta = clip
+    bounded = alpha * torch.tanh(scores / alpha)
+    slope = bounded.softmax(2) - truth + 2 * beta * bounded / truth.shape[1]
+    return slope * (1 - (bounded / alpha).square()) / len(truth)
 
-    The gradient of softmax cross-entropy is written out: all rates share one matrix product.
-    """
-    device = labels.device
-    first = features(0)
-    steps_per_epoch = math.ceil(len(at) / batch_size)
-    peak = torch.tensor(rates, device=device)[:, None, None] * batch_size / 256  # (R, 1, 1)
-    weights = torch.zeros(len(rates), first.shape[1], classes, device=device)  # (R, D, K)
-    bias = torch.zeros(len(rates), 1, classes, device=device)
-    momentum = [torch.zeros_like(weights), torch.zeros_like(bias)]
-    truth = F.one_hot(labels, classes).float()  # (N, K)
-    step = 0
+
+def _fit(features: EpochFeatures, heads: list[_Heads], epochs: int) -> None:
     for epoch in range(epochs):
         rows = features(epoch)  # (N, D)
-        for batch in _batches(at.to(device), batch_size, seed, epoch):
-            x = rows[batch].float()  # (b, D)
-            rate = peak * (1 + math.cos(math.pi * step / (epochs * steps_per_epoch))) / 2
-            error = (_scores(x, weights, bias).softmax(2) - truth[batch]) / len(batch)  # (R, b, K)
-            gradients = (torch.einsum("nd,rnk->rdk", x, error), error.sum(1, keepdim=True))
-            for parameter, buffer, gradient in zip(
-                (weights, bias), momentum, gradients, strict=True
-            ):
-                buffer.mul_(0.9).add_(gradient)
-                parameter.sub_(rate * (gradient + 0.9 * buffer))
-            step += 1
-    return weights, bias
+        for each in heads:
+            each.epoch(rows, epoch)
 
 
 def _batches(at: Tensor, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:

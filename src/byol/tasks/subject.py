@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
+from byol.config import from_dict
 from byol.engine import device as devices
 from byol.networks.encoder import BUILD_DEFAULTS, Encoder, build_encoder
 from byol.networks.foreign import open_encoder
+from byol.viewspec import ViewSpec
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Subject:
     device: torch.device
     precision: str  # "bf16" or "fp32", for training on top of it
     workers: int = 0  # processes that read files
+    views: tuple[ViewSpec, ViewSpec] | None = None  # of its pretraining, where they are known
 
     @property
     def geometry(self) -> tuple[int, int, tuple[float, float]]:
@@ -45,7 +49,16 @@ def open_subject(
     network, description = open_encoder(run, encoder, image_size)
     network = network.to(chosen).to(memory_format=torch.channels_last)
     precision = devices.pick_precision(chosen, "auto")
-    return Subject(name, network, description, chosen, precision, workers)
+    return Subject(name, network, description, chosen, precision, workers, _views(run))
+
+
+def _views(run: str | Path) -> tuple[ViewSpec, ViewSpec] | None:
+    """What config.yaml in the run folder, or beside the encoder file, says of the views."""
+    folder = Path(run) if Path(run).is_dir() else Path(run).parent
+    if not (folder / "config.yaml").is_file():
+        return None
+    config = from_dict(yaml.safe_load((folder / "config.yaml").read_text()))
+    return config.view1, config.view2
 
 
 def untrained(subject: Subject, seed: int = 0, name: str = "untrained") -> Subject:

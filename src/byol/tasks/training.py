@@ -18,6 +18,10 @@ T = TypeVar("T")
 SAVE_SECONDS = 120
 
 
+class Diverged(UserError):
+    """The loss is infinite or not a number."""
+
+
 def train(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -35,10 +39,12 @@ def train(
     batches(step) yields the batches from that step on; they must depend on the step alone, so that
     an interrupted training goes on exactly. rate(step) multiplies each group's own learning rate
     (`initial_lr`, taken from the optimizer as it is given). With `folder`, the state is saved there
-    every two minutes and at the end, and found again. Raises UserError when the loss is not finite.
+    every two minutes and at the end, and found again. Raises Diverged when the loss is not finite.
     """
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
     start = _resume(folder, network, optimizer)
     with Progress(steps, batch_size, start, mode, title) as progress:
         saved = asked = time.monotonic()
@@ -54,7 +60,7 @@ def train(
             if step % 10 == 9 or step == steps - 1:
                 shown["loss"] = float(value.detach())
                 if shown["loss"] - shown["loss"] != 0:  # infinite or not a number
-                    raise UserError(
+                    raise Diverged(
                         f"{title}: the loss is {shown['loss']} at step {step}; lower the learning "
                         "rate"
                     )
