@@ -36,6 +36,7 @@ from byol.networks.foreign import open_encoder
 from byol.networks.heads import ClosedForm, mlp
 from byol.networks.norm import initialise_affine_, norm_layer
 from byol.networks.standardised import StandardisedLinear
+from byol.networks.unseen import zero_unseen_
 from byol.objective import Objective
 from byol.tasks import features as extraction
 from byol.tasks.knn import knn, knn_pixels
@@ -211,6 +212,8 @@ def build_learner(config: Config, module: nn.Module | None = None) -> Byol:
             norm=network.norm,
             norm_images=network.norm_images if network.norm == "batch" else None,
         )
+        if network.zero_unseen:
+            zero_unseen_(backbone, int(data.channels or 3), data.image_size)
         known = isinstance(getattr(backbone, "num_features", None), int)
         size = None if known else data.image_size
         encoder = Encoder(backbone, data.mean or (), data.std or (), size)

@@ -78,6 +78,9 @@ class NetworkConfig:
     zero_gamma: bool = option(
         False, "start residual branches at 0 (released code) instead of 1 (the paper's results)"
     )
+    zero_unseen: bool = option(
+        False, "start weights at 0 that no pixel reaches as images are small (LARS counts them)"
+    )
     hidden_size: int = option(4096, "hidden units of projector and predictor")
     projection_size: int = option(256, "size of projections and predictions")
     projector_depth: int = option(2, "linear layers of the projector")
