@@ -36,8 +36,15 @@ def table(path: Path, *rows: Row) -> Path:
 def lab(*words: str | Path) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "byol", "ablate", *map(str, words), *FLAGS]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # where the tests run as a background job, which ignores Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def wait_for(path: Path, lines: int, process: "subprocess.Popen[str]") -> None:

@@ -21,5 +21,7 @@ def _watch() -> None:
 
 
 if __name__ == "__main__":
+    # A shell's background job ignores SIGINT, and so would its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_watch, daemon=True).start()
     sys.exit(main())
