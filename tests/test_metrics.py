@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from sklearn.metrics import precision_recall_curve
 from torch.nn import functional as F
 
+from byol import metrics
 from byol.metrics import accuracy, effective_rank, knn_scores, mean_cosine, standard_deviation
 
 
@@ -53,3 +55,30 @@ def test_mean_cosine_is_that_of_all_pairs() -> None:
     pairs = [float(rows[i] @ rows[j]) for i in range(12) for j in range(12) if i != j]
     assert mean_cosine(z) == pytest.approx(sum(pairs) / len(pairs))
     assert mean_cosine(torch.ones(4, 3)) == pytest.approx(1)
+
+
+def test_eleven_point_average_precision_by_hand() -> None:
+    """Ranked yes, no, yes, (left out), no, yes: precision 1, 2/3 and 3/5 at recalls 1/3, 2/3 and
+    1, so recalls 0 to 0.3 take 1, 0.4 to 0.6 take 2/3, and 0.7 to 1 take 3/5."""
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    truth = torch.tensor([1, 0, 1, -1, 0, 1])
+    expected = (4 * 1 + 3 * 2 / 3 + 4 * 3 / 5) / 11
+    assert metrics.average_precision_11(scores, truth) == pytest.approx(expected)
+    assert math.isnan(metrics.average_precision_11(scores, torch.zeros(6)))
+    two = torch.stack([truth, torch.zeros(6)], 1)
+    found = metrics.mean_average_precision_11(torch.stack([scores, scores], 1), two)
+    assert found == pytest.approx(100 * expected)
+
+
+def test_eleven_point_average_precision_by_another_formula() -> None:
+    """From scikit-learn's curve of precision and recall."""
+    generator = torch.Generator().manual_seed(1)
+    for n in (3, 20, 200):
+        truth = (torch.rand(n, generator=generator) < 0.4).long()
+        truth[0] = 1
+        scores = torch.rand(n, generator=generator) + 0.3 * truth
+        precision, recall, _ = precision_recall_curve(truth.numpy(), scores.numpy())
+        best = [precision[recall >= level / 10 - 1e-9].max() for level in range(11)]
+        # The curve begins with precision 1 at recall 0, where nothing is found yet.
+        best[0] = precision[recall > 0].max()
+        assert metrics.average_precision_11(scores, truth) == pytest.approx(sum(best) / 11)

@@ -37,6 +37,33 @@ def summary(first: Tensor, fifth: Tensor, labels: Tensor) -> dict[str, float]:
     return {name: 100 * share.item() for name, share in zip(SUMMARY, shares, strict=True)}
 
 
+def average_precision_11(scores: Tensor, truth: Tensor) -> float:
+    """11-point average precision in [0, 1] of scores (N,) for truth (N,): 1 is, 0 is not, -1 is
+    left out.
+
+    The mean over the recalls 0, 0.1, ..., 1 of the best precision at that recall or a higher one
+    (Everingham et al., 2010, section 4.2). Not a number where nothing is.
+    """
+    known = truth >= 0
+    order = scores[known].argsort(descending=True, stable=True)
+    right = truth[known][order].double().cumsum(0)  # (n,)
+    if not len(right) or right[-1] == 0:
+        return float("nan")
+    precision = right / torch.arange(1, len(right) + 1, device=right.device)
+    recall = right / right[-1]
+    levels = torch.arange(11, device=right.device, dtype=torch.float64)[:, None] / 10
+    reached = recall >= levels - 1e-12  # (11, n)
+    return (precision * reached).amax(1).mean().item()
+
+
+def mean_average_precision_11(scores: Tensor, truth: Tensor) -> float:
+    """Percentage: the mean of average_precision_11 over the columns of scores and truth (N, K)
+    that hold anything."""
+    values = [average_precision_11(s, t) for s, t in zip(scores.T, truth.T, strict=True)]
+    found = [value for value in values if value == value]
+    return 100 * sum(found) / len(found) if found else float("nan")
+
+
 def knn_scores(
     bank: Tensor,
     bank_labels: Tensor,

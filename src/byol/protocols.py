@@ -74,11 +74,35 @@ class Supervised:
     seed: int = option(0, "seed of the weights, the order and the crops")
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """classification on your labelled images, or on the paper's sets (paper appendix D)"""
+
+    eval_data: str | None = option(None, "images to measure on (test split, else a tenth)")
+    set: str | None = option(None, "one of the paper's sets, such as cifar10; DATA is its folder")
+    all: bool = option(False, "every one of the paper's sets that is found in the folder DATA")
+    download: bool = option(False, "let torchvision fetch sets that are missing")
+    mode: Literal["linear", "finetune"] = option(
+        "linear", "logistic regression on frozen features, or training whole"
+    )
+    steps: int = option(20_000, "finetune: optimizer steps of each training")
+    batch_size: int = option(256, "finetune: images a step")
+    lrs: tuple[float, ...] | None = option(
+        None, "finetune: learning rates to choose from (7 from 1e-4 to 0.1)"
+    )
+    weight_decays: tuple[float, ...] | None = option(
+        None, "finetune: weight decays to choose from, divided by the rate (0, 7 from 1e-6 to 1e-3)"
+    )
+    baselines: bool = option(True, "measure the untrained network too (finetune: from scratch)")
+    seed: int = option(0, "seed of held-out images, and of the untrained network")
+
+
 PROTOCOLS: dict[str, type] = {
     "knn": Knn,
     "linear": Linear,
     "semisup": Semisup,
     "supervised": Supervised,
+    "transfer": Transfer,
 }
 
 

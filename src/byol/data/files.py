@@ -41,15 +41,16 @@ def cut(image: Tensor, box: np.ndarray, size: int, antialias: bool = True) -> Te
     return out if out.dtype == torch.uint8 else out.clamp_(0, 1)
 
 
-def central_box(height: int, width: int, size: int) -> np.ndarray:
-    """The centre square that evaluation sees, (4,) int64: 224 / 256 of the shorter side.
+def central_box(height: int, width: int, size: int, share: float = 224 / 256) -> np.ndarray:
+    """The centre square that evaluation sees, (4,) int64: a share of the shorter side.
 
-    That is the paper's resize of the shorter side to size * 256 / 224 and centre crop (appendix
-    C.1), in one step. Images of at most 64 pixels, or of just the right size, lose no border.
+    224 / 256 is the paper's resize of the shorter side to size * 256 / 224 and centre crop
+    (appendix C.1), in one step; 1 its resize to size (appendix D.2). Images of at most 64 pixels,
+    or of just the right size, lose no border.
     """
     shorter = min(height, width)
     whole = shorter <= _SMALL or (height, width) == (size, size)
-    side = shorter if whole else shorter * 224 // 256
+    side = shorter if whole else int(shorter * share)
     return np.array([(height - side + 1) // 2, (width - side + 1) // 2, side, side])
 
 
@@ -96,8 +97,9 @@ class _RandomCrops(Dataset[Any]):
 class _CentralCrops(Dataset[Any]):
     """Batches by their indices, without the images that cannot be decoded."""
 
-    def __init__(self, decoder: Decoder, size: int, antialias: bool) -> None:
-        self._decoder, self._size, self._antialias = decoder, size, antialias
+    def __init__(self, decoder: Decoder, size: int, antialias: bool, share: float) -> None:
+        self._decoder, self._size = decoder, size
+        self._antialias, self._share = antialias, share
 
     def __getitems__(self, indices: list[int]) -> Any:
         crops, labels, kept = [], [], []
@@ -109,7 +111,7 @@ class _CentralCrops(Dataset[Any]):
                 except (DecodeError, OSError) as error:
                     bad[i] = f"{self._decoder.source.locate(i)}: {error}"
                     continue
-                box = central_box(image.shape[2], image.shape[3], self._size)
+                box = central_box(image.shape[2], image.shape[3], self._size, self._share)
                 crops.append(cut(image, box, self._size, self._antialias))
                 labels.append(label)
                 kept.append(i)
@@ -192,17 +194,19 @@ def images(
     antialias: bool = True,
     bad: list[str] | None = None,
     bad_share: float = 0.1,
+    share: float = 224 / 256,
 ) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
     """Centre crops (B, C, size, size), labels (B,) int64 and places (B,) in order, for evaluation.
 
-    `indices` chooses some of the images. One that cannot be decoded is left out (so a batch may be
-    smaller) and appended to `bad`; UserError where they are more than bad_share, or all.
+    `indices` chooses some of the images; share: see central_box. One that cannot be decoded is
+    left out (so a batch may be smaller) and appended to `bad`; UserError where they are more than
+    bad_share, or all.
     """
     judge = BadFiles(source, bad_share)
     found = 0
     order = np.arange(len(source)) if indices is None else np.asarray(indices)
     chunks = [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
-    crops = _CentralCrops(Decoder(source, channels, value_range), size, antialias)
+    crops = _CentralCrops(Decoder(source, channels, value_range), size, antialias, share)
     for stacked, labels, kept, failed in _run(crops, chunks, workers, False):
         judge.add(len(kept) + len(failed), failed)
         if bad is not None:

@@ -76,6 +76,33 @@ class Subset:
         return self._source.locate(int(self._indices[i]))
 
 
+class Joined:
+    """Sources one after another; their labels are of one numbering."""
+
+    def __init__(self, *sources: Source) -> None:
+        self.name = " and ".join(source.name for source in sources)
+        self._sources = sources
+        self._ends = np.cumsum([len(source) for source in sources])
+        self.classes = sources[0].classes
+        known = [source.labels for source in sources if source.labels is not None]
+        self.labels = np.concatenate(known) if len(known) == len(sources) else None
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def _place(self, i: int) -> tuple[Source, int]:
+        which = int(np.searchsorted(self._ends, i, side="right"))
+        return self._sources[which], i - int(self._ends[which - 1] if which else 0)
+
+    def read(self, i: int) -> tuple[bytes | np.ndarray, int | None]:
+        source, place = self._place(i)
+        return source.read(place)
+
+    def locate(self, i: int) -> str:
+        source, place = self._place(i)
+        return source.locate(place)
+
+
 Data = Any  # a path, a list of folders, arrays, a data set, or None for the embedded textures
 _Parts = Mapping[str, Callable[[], Source]]
 
@@ -89,6 +116,11 @@ def open_source(data: Data, split: str | None = None) -> Source:
     """
     parts = _parts(data)
     return parts[_choose(parts, split, _name(data))]()
+
+
+def split_names(data: Data) -> set[str]:
+    """train, val and test as far as `data` has them, or the one name ""."""
+    return set(_parts(data))
 
 
 def open_splits(data: Data, eval_data: Data = None, split: str | None = None) -> Splits:

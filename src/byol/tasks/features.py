@@ -46,12 +46,14 @@ def stream(
     workers: int,
     batch_size: int = 256,
     places: list[int] | None = None,
+    share: float = 224 / 256,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of float images (B, C, S, S) in [0, 1] and labels (B,), in the source's order.
 
     Images that cannot be decoded are left out; `places` receives the indices of the others.
     """
-    for batch, labels, at in images(source, size, channels, value_range, batch_size, workers):
+    geometry = (size, channels, value_range)
+    for batch, labels, at in images(source, *geometry, batch_size, workers, share=share):
         if places is not None:
             places += at.tolist()
         yield (batch.float() / 255 if batch.dtype == torch.uint8 else batch), labels
@@ -78,13 +80,16 @@ def features(
 
 
 def frozen(
-    subject: Subject, source: Source, places: list[int] | None = None
+    subject: Subject,
+    source: Source,
+    places: list[int] | None = None,
+    share: float = 224 / 256,
 ) -> tuple[Tensor, Tensor]:
     """Features (N, D) float32 and labels (N,) of all readable images of a source.
 
-    `places` receives their indices.
+    `places` receives their indices; share: of the shorter side, see data.files.central_box.
     """
-    batches = stream(source, *subject.geometry, subject.workers, places=places)
+    batches = stream(source, *subject.geometry, subject.workers, places=places, share=share)
     return features(subject.encoder, batches, subject.device)
 
 
