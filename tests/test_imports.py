@@ -20,9 +20,11 @@ LEVELS: dict[str, float] = {
     # 1: views, networks, sources of images
     "views": 1, "networks.convnet": 1, "engine.files": 1, "data.arrays": 1, "data.shards": 1,
     "data.objects": 1, "data.loader": 1,
-    "networks.encoder": 1.5, "networks.external": 1.6, "data.folders": 1.5, "data.source": 1.6,
+    "networks.encoder": 1.5, "networks.external": 1.6, "networks.dense": 1.6,
+    "data.folders": 1.5, "data.source": 1.6,
+    "data.nyu": 1.5, "data.pairs": 1.6,
     "data.reader": 1.7, "data.statistics": 1.7, "data.prepared": 1.7,
-    "data.resident": 1.8, "data.files": 1.8,
+    "data.resident": 1.8, "data.files": 1.8, "data.dense": 1.9,
     # 2: what a run consists of
     "config": 2, "protocols": 2.1, "learner": 2, "monitor": 2.5,
     # 3 and 4: the engine and the loop
@@ -30,7 +32,8 @@ LEVELS: dict[str, float] = {
     "engine.fit": 4,
     # 5 to 8: tasks, recipes, the public functions, the command line
     "tasks.subject": 4.5, "tasks.training": 4.5,
-    "tasks.features": 4.7, "tasks.knn": 5, "tasks.linear": 5,
+    "tasks.features": 4.7, "tasks.dense": 4.8, "tasks.segment": 5, "tasks.depth": 5,
+    "tasks.knn": 5, "tasks.linear": 5,
     "recipes": 6,
     "report": 7, "api": 7.5, "__init__": 7.8,
     "cli": 8, "__main__": 9,
