@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SHAPES = ("ground", "disc", "box", "stripe")
-_COLOURS = np.array([[90, 90, 90], [200, 60, 50], [60, 170, 70], [60, 80, 200]])
+SHAPES = ("ground", "wall", "disc")
+_COLOURS = np.array([[90, 90, 90], [60, 80, 200], [200, 60, 50]])
 
 
 def depth_scene(seed: int, width: int = 80, height: int = 60) -> tuple[np.ndarray, np.ndarray]:
@@ -47,23 +47,20 @@ def write_depth(root: Path, train: int, test: int, width: int = 80, height: int 
 
 
 def mask_scene(seed: int, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (S, S, 3) uint8 and classes (S, S) uint8: SHAPES, each with an unlabelled outline."""
+    """Pixels (S, S, 3) uint8 and classes (S, S) uint8: SHAPES, with unlabelled outlines (255) of 3
+    pixels, as VOC2012 has them."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :side] / side
-    (cx, cy), r = random.uniform(0.25, 0.75, 2), random.uniform(0.15, 0.22)
-    (bx, by), w = random.uniform(0.2, 0.8, 2), random.uniform(0.12, 0.18)
-    at = random.uniform(0.1, 0.9)
-    inside = [  # above 0 inside
-        r - np.hypot(x - cx, y - cy),
-        w - np.maximum(abs(x - bx), abs(y - by)),
-        0.08 - abs(x - at),
-    ]
+    (cx, cy), radius = random.uniform(0.35, 0.65, 2), random.uniform(0.26, 0.32)
+    horizon, slope = random.uniform(0.35, 0.65), random.uniform(-0.3, 0.3)
+    inside = [horizon + slope * (x - 0.5) - y, radius - np.hypot(x - cx, y - cy)]  # above 0
     mask = np.zeros((side, side), np.uint8)
     for index, field in enumerate(inside, 1):
         mask[field > 0] = index
     pixels = _COLOURS[mask] + random.normal(0, 6, (side, side, 1))
-    for field in inside:
-        mask[abs(field) < 0.5 / side] = 255
+    hidden = inside[1] > 0  # the horizon behind the disc
+    mask[(abs(inside[0]) < 1.5 / side) & ~hidden] = 255
+    mask[abs(inside[1]) < 1.5 / side] = 255
     return pixels.clip(0, 255).astype(np.uint8), mask
 
 

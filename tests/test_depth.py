@@ -96,7 +96,8 @@ def test_errors_on_scenes_of_known_depth(tmp_path: Path) -> None:
         lambda batch: batch.images, None,
     )  # fmt: skip
     found = depth.errors(dense, _Always())  # type: ignore[arg-type]
-    truth = np.stack([np.rint(1000 * depth_scene(i)[1])[5:55, 5:75] / 1000 for i in range(1, 6)])
+    scenes = np.stack([depth_scene(i)[1][5:55, 5:75] for i in range(1, 6)])
+    truth = (np.rint(1000 * scenes).astype(np.float32) / np.float32(1000)).astype(np.float64)
     ratio = np.maximum(truth / 3, 3 / truth)
     assert found == pytest.approx({
         **{f"pct{n}": 100 * (ratio < 1.25**n).mean() for n in (1, 2, 3)},

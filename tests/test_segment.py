@@ -27,7 +27,9 @@ def make_run(folder: Path, model: str = "convnet-4", seed: int = 3) -> Path:
     """A run folder with a random encoder."""
     torch.manual_seed(seed)
     folder.mkdir(parents=True)
-    encoder = Encoder(build_encoder(model, image_size=32), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    encoder = Encoder(
+        build_encoder(model, image_size=32), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    )
     save_encoder(folder / "encoder", encoder, {"model": model, "image_size": 32})
     return folder
 
@@ -89,7 +91,7 @@ def test_same_seed_same_numbers_and_a_stopped_training_goes_on(
         patch.setattr(segment, "pixel_loss", None)
         again = api.evaluate("segment", tmp_path / "b", data, say=lambda line: None, **options)
     assert results[0] == results[1] == again
-    assert list(again["classes"]) == ["class 0", "class 1", "class 2", "class 3"]
+    assert list(again["classes"]) == ["class 0", "class 1", "class 2"]
 
 
 def test_work_belongs_to_one_encoder_and_one_setting(tmp_path: Path) -> None:
@@ -125,6 +127,6 @@ def test_it_learns_twenty_images_by_heart(tmp_path: Path) -> None:
     lists = data / "ImageSets" / "Segmentation"
     (lists / "val.txt").write_text((lists / "train.txt").read_text())
     found = api.evaluate(
-        "segment", run, data, steps=160, batch_size=8, crop=97, lr=(0.03,), baselines=False
+        "segment", run, data, steps=200, batch_size=4, crop=97, lr=(0.03,), baselines=False
     )
     assert found["rows"]["trained"]["miou"] > 90

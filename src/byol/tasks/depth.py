@@ -90,6 +90,8 @@ def errors(dense: Dense, network: DenseNetwork) -> dict[str, float]:
     sums = torch.zeros(6, dtype=torch.float64)
     for batch, output in outputs(dense, network, dense.test):
         sums += metrics.depth_sums(output[:, 0], batch.maps).cpu()
+    if not sums[0]:
+        raise UserError("the crops to measure on hold no depth: enlarge width and height")
     return metrics.depth_errors(sums)
 
 
@@ -107,15 +109,16 @@ def _draw(dense: Dense, networks: dict[str, DenseNetwork], path: Path) -> None:
     """Image, truth and each row's prediction, side by side; near is dark, no measurement black."""
     import matplotlib
 
+    shades = matplotlib.colormaps["viridis"]
     columns: dict[str, list[np.ndarray]] = {}
     for row, network in networks.items():
         columns["image"], columns["truth"], columns[row] = [], [], []
         for batch, output in outputs(dense, network, shown(dense)):
-            for image, truth, guess in zip(batch.images, batch.maps, output[:, 0], strict=True):
-                far = truth.max()
-                shades = [matplotlib.colormaps["viridis"]((d / far).cpu()) for d in (truth, guess)]
-                shades[0][(truth == 0).cpu()] = 0
-                columns["image"].append(as_picture(image))
-                columns["truth"].append(shades[0][..., :3])
-                columns[row].append(shades[1][..., :3])
+            columns["image"] += [as_picture(image) for image in batch.images]
+            maps, guesses = batch.maps.cpu().numpy(), output[:, 0].cpu().numpy()
+            for truth, guess in zip(maps, guesses, strict=True):
+                far = truth.max() or 1.0
+                measured = shades(truth / far)[..., :3] * (truth > 0)[..., None]
+                columns["truth"].append(measured)
+                columns[row].append(shades(guess / far)[..., :3])
     draw_picture(columns, path, {})

@@ -96,6 +96,8 @@ def count(dense: Dense, network: DenseNetwork, reader: PairReader, classes: int)
     found = torch.zeros(classes, classes, dtype=torch.int64, device=dense.subject.device)
     for batch, scores in outputs(dense, network, reader):
         found += metrics.confusion(scores.argmax(1), batch.maps, classes)
+    if not found.any():
+        raise UserError("the crops to measure on hold no pixel with a class: enlarge crop")
     return found
 
 
