@@ -16,7 +16,7 @@ from byol.networks.encoder import Encoder, build_encoder
 from byol.networks.external import save_encoder
 from byol.protocols import Segment
 from byol.tasks import segment
-from byol.tasks.dense import rate, work_folder
+from byol.tasks.dense import open_dense, rate, work_folder
 from byol.tasks.subject import open_subject
 from tests.scenes import SHAPES, write_voc
 
@@ -99,7 +99,7 @@ def test_work_belongs_to_one_encoder_and_one_setting(tmp_path: Path) -> None:
     options, folders = Segment(**TINY), set()
     for name, seed in (("a", 1), ("b", 2)):
         subject = open_subject(make_run(tmp_path / name, seed=seed), device="cpu")
-        said = segment.open_dense(subject, data, "classes", segment.highest_class, options, print)
+        said = open_dense(subject, data, "classes", segment.highest_class, options, print)
         for chosen in (options, options, dataclasses.replace(options, steps=4)):
             folders.add(work_folder(tmp_path, chosen, subject, said[0]))
     assert len(folders) == 4 and work_folder(None, options, subject, said[0]) is None
