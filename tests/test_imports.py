@@ -23,9 +23,11 @@ LEVELS: dict[str, float] = {
     "engine.files": 1, "data.arrays": 1, "data.shards": 1,
     "data.objects": 1, "data.loader": 1,
     "networks.encoder": 1.5, "networks.external": 1.6, "networks.official": 1,
-    "networks.statedict": 1, "networks.foreign": 1.7, "data.folders": 1.5, "data.source": 1.6,
+    "networks.statedict": 1, "networks.foreign": 1.7, "networks.dense": 1.6,
+    "data.folders": 1.5, "data.source": 1.6, "data.nyu": 1.5, "data.pairs": 1.6,
     "data.reader": 1.7, "data.statistics": 1.7, "data.prepared": 1.7, "data.layouts": 1.7,
     "data.benchmarks": 1.8, "data.resident": 1.8, "data.files": 1.8, "data.loading": 1.9,
+    "data.dense": 1.9,
     # 2: what a run consists of
     "config": 2, "protocols": 2.1, "learner": 2, "monitor": 2.5,
     # 3 and 4: the engine and the loop
@@ -34,8 +36,9 @@ LEVELS: dict[str, float] = {
     # 5 to 8: tasks, recipes, the public functions, the command line
     "tasks.subject": 4.5, "tasks.training": 4.5,
     "tasks.logistic": 4.5, "tasks.augment": 4.6, "tasks.subsets": 4.6, "tasks.features": 4.7,
-    "tasks.finetune": 4.8, "tasks.knn": 5, "tasks.linear": 5, "tasks.semisup": 5.1,
-    "tasks.supervised": 5.1, "tasks.transfer": 5.2,
+    "tasks.finetune": 4.8, "tasks.dense": 4.8, "tasks.knn": 5, "tasks.linear": 5,
+    "tasks.semisup": 5.1, "tasks.supervised": 5.1, "tasks.transfer": 5.2, "tasks.segment": 5,
+    "tasks.depth": 5,
     "relatives": 5.9, "recipes": 6,
     "report": 7, "collect": 7, "comparison": 7.2, "api": 7.5, "__init__": 7.8,
     # the lab: tables without torch, then what runs and shows them

@@ -82,3 +82,43 @@ def test_eleven_point_average_precision_by_another_formula() -> None:
         # The curve begins with precision 1 at recall 0, where nothing is found yet.
         best[0] = precision[recall > 0].max()
         assert metrics.average_precision_11(scores, truth) == pytest.approx(sum(best) / 11)
+
+
+def test_intersection_over_union_by_hand() -> None:
+    """Two rows of pixels: class 0 is right in 2 of its 3 pixels, and one of class 1 is called 0;
+    class 2 is only predicted, class 3 is nowhere, and a pixel of 255 does not count."""
+    truth = torch.tensor([[0, 0, 0, 1], [1, 1, 255, 1]])
+    predicted = torch.tensor([[0, 0, 1, 0], [1, 2, 0, 1]])
+    counts = metrics.confusion(predicted, truth, 4)
+    assert counts.tolist() == [[2, 1, 0, 0], [1, 2, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    shares = metrics.intersection_over_union(counts).tolist()
+    assert shares[:3] == [100 * 2 / 4, 100 * 2 / 5, 0] and shares[3] != shares[3]
+
+
+def test_intersection_over_union_as_scikit_learn() -> None:
+    from sklearn.metrics import confusion_matrix, jaccard_score
+
+    truth, predicted = torch.randint(0, 5, (2, 6, 7)), torch.randint(0, 5, (2, 6, 7))
+    counts = metrics.confusion(predicted, truth, 5)
+    flat = truth.flatten().numpy(), predicted.flatten().numpy()
+    assert (counts.numpy() == confusion_matrix(*flat)).all()
+    expected = 100 * jaccard_score(*flat, average=None)
+    assert metrics.intersection_over_union(counts).tolist() == pytest.approx(expected)
+
+
+def test_depth_errors_by_hand() -> None:
+    """Depths 1, 2, 4, 8 m guessed at 1.2 (within 1.25), 1.4 (ratio 1.43: within 1.5625), 7.6 (1.9:
+    within 1.953) and 4 (2: outside); a pixel that was not measured does not count."""
+    truth = torch.tensor([[1.0, 2.0, 4.0], [8.0, 0.0, 0.0]])
+    guess = torch.tensor([[1.2, 1.4, 7.6], [4.0, 5.0, 1.0]])
+    half = metrics.depth_sums(guess[0], truth[0]) + metrics.depth_sums(guess[1], truth[1])
+    found = metrics.depth_errors(half)
+    squares = 0.2**2 + 0.6**2 + 3.6**2 + 4**2
+    expected = {"pct1": 25, "pct2": 50, "pct3": 75, "rms": (squares / 4) ** 0.5}
+    expected["rel"] = (0.2 / 1 + 0.6 / 2 + 3.6 / 4 + 4 / 8) / 4
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_depth_below_zero_is_a_large_error_not_an_infinite_one() -> None:
+    found = metrics.depth_errors(metrics.depth_sums(torch.tensor([-3.0]), torch.tensor([2.0])))
+    assert found == pytest.approx({"pct1": 0, "pct2": 0, "pct3": 0, "rms": 1.999, "rel": 0.9995})

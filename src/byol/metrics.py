@@ -121,6 +121,50 @@ def neighbours(
         yield best, at
 
 
+def confusion(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
+    """Counts (K, K) of pixels: row the true class, column the predicted one, both (...) int64.
+
+    Pixels whose true class is `classes` or more (the 255 of "do not care") are left out.
+    """
+    counted = truth < classes
+    place = truth[counted] * classes + predicted[counted]
+    return torch.bincount(place, minlength=classes**2).reshape(classes, classes)
+
+
+def intersection_over_union(confusion: Tensor) -> Tensor:
+    """Percentage (K,) of each class from `confusion` (K, K): pixels rightly called it, out of those
+    that are it or are called it (VOC2012 devkit). Not a number where there are none of either."""
+    right = confusion.diagonal().double()
+    return 100 * right / (confusion.sum(0) + confusion.sum(1) - right)
+
+
+def depth_sums(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Sums (6,) float64 over the measured pixels (truth > 0), both (...) in metres, which add up
+    over batches: pixels, those within 1.25, 1.25^2 and 1.25^3, squares, relative errors.
+
+    A prediction counts as 1 mm at least, as no ratio has a sense below.
+    """
+    measured = truth > 0
+    d, guess = truth[measured].double(), predicted[measured].double().clamp_min(1e-3)
+    ratio = torch.maximum(d / guess, guess / d)
+    sums = [(ratio < 1.25**n).sum() for n in (1, 2, 3)]
+    sums += [(d - guess).square().sum(), ((d - guess).abs() / d).sum()]
+    return torch.stack([measured.sum().double(), *(each.double() for each in sums)])
+
+
+def depth_errors(sums: Tensor) -> dict[str, float]:
+    """The five figures of paper table 4b from added `depth_sums`: pct1 to pct3 in percent, rms in
+    metres, rel. The means are over all pixels of all images together (Eigen et al., 2014)."""
+    pixels, first, second, third, squares, relative = sums.tolist()
+    return {
+        "pct1": 100 * first / pixels,
+        "pct2": 100 * second / pixels,
+        "pct3": 100 * third / pixels,
+        "rms": (squares / pixels) ** 0.5,
+        "rel": relative / pixels,
+    }
+
+
 def standard_deviation(z: Tensor) -> float:
     """Mean over dimensions of the deviation of normalised rows (N, P), times sqrt(P).
 

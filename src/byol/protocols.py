@@ -97,12 +97,51 @@ class Transfer:
     seed: int = option(0, "seed of held-out images, and of the untrained network")
 
 
+@dataclass(frozen=True)
+class Segment:
+    """semantic segmentation, fine-tuned: mean IoU (paper appendix D.4)"""
+
+    train_split: str | None = option(None, "list of pairs to train on (trainaug, else train)")
+    eval_split: str | None = option(None, "list of pairs to measure on (test, else val)")
+    steps: int = option(30_000, "steps of training")
+    batch_size: int = option(16, "images a step")
+    crop: int = option(513, "side of a crop in pixels, in training and measuring")
+    lr: tuple[float, ...] = option(
+        (0.01,), "learning rates, of which a held-out fifth chooses (paper: 5 in 0.001 to 0.1)"
+    )
+    weight_decay: float = option(1e-4, "weight decay")
+    frozen: bool = option(False, "train the head alone, on the encoder as it is")
+    baselines: bool = option(True, "train an untrained encoder alike, to compare")
+    seed: int = option(0, "seed of heads, crops and held-out images")
+
+
+@dataclass(frozen=True)
+class Depth:
+    """depth from one image, fine-tuned: five errors (paper appendix D.6)"""
+
+    train_split: str | None = option(None, "list of pairs to train on (train)")
+    eval_split: str | None = option(None, "list of pairs to measure on (test, else val)")
+    steps: int = option(7_500, "steps of training")
+    batch_size: int = option(256, "images a step")
+    side: int = option(240, "shorter side of an image when shrunk, in pixels")
+    width: int = option(304, "width of the crop that is left of it")
+    height: int = option(228, "height of the crop")
+    lr: float = option(0.16, "learning rate of 256 images a step; it scales with the batch")
+    weight_decay: float = option(5e-4, "weight decay")
+    depth_scale: float = option(1000, "units of a depth file in a metre")
+    frozen: bool = option(False, "train the head alone, on the encoder as it is")
+    baselines: bool = option(True, "train an untrained encoder alike, to compare")
+    seed: int = option(0, "seed of heads, crops and colours")
+
+
 PROTOCOLS: dict[str, type] = {
     "knn": Knn,
     "linear": Linear,
     "semisup": Semisup,
     "supervised": Supervised,
     "transfer": Transfer,
+    "segment": Segment,
+    "depth": Depth,
 }
 
 

@@ -35,7 +35,8 @@ class SameConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         pads: list[int] = []
         for axis in (1, 0):  # F.pad starts from the last axis
-            n, k, s = input.shape[2 + axis], self.kernel_size[axis], self.stride[axis]
+            n, s = input.shape[2 + axis], self.stride[axis]
+            k = self.dilation[axis] * (self.kernel_size[axis] - 1) + 1  # pixels that it spans
             total = max((-(-n // s) - 1) * s + k - n, 0)
             pads += [total // 2, total - total // 2]
         return super().forward(F.pad(input, pads))
