@@ -15,12 +15,13 @@ LEVELS: dict[str, float] = {
     # 0: no import from the package at all (formulas, plain values)
     "errors": 0, "viewspec": 0, "rng": 0, "losses": 0, "schedules": 0, "ops": 0, "optim": 0,
     "metrics": 0, "networks.heads": 0, "networks.norm": 0, "networks.resnet": 0,
-    "data.embedded": 0, "data.decode": 0, "data.labels": 0, "data.__init__": 0,
+    "data.embedded": 0, "data.rawboxes": 0, "data.decode": 0, "data.labels": 0, "data.__init__": 0,
     "engine.__init__": 0, "networks.__init__": 0, "tasks.__init__": 0,
     # 1: views, networks, sources of images
     "views": 1, "networks.convnet": 1, "engine.files": 1, "data.arrays": 1, "data.shards": 1,
-    "data.objects": 1, "data.loader": 1,
-    "networks.encoder": 1.5, "networks.external": 1.6, "data.folders": 1.5, "data.source": 1.6,
+    "data.objects": 1, "data.loader": 1, "data.voc": 1, "data.coco": 1, "data.boxes": 1.1,
+    "networks.encoder": 1.5, "networks.external": 1.6, "networks.detector": 1.6,
+    "data.folders": 1.5, "data.source": 1.6,
     "data.reader": 1.7, "data.statistics": 1.7, "data.prepared": 1.7,
     "data.resident": 1.8, "data.files": 1.8,
     # 2: what a run consists of
@@ -30,7 +31,8 @@ LEVELS: dict[str, float] = {
     "engine.fit": 4,
     # 5 to 8: tasks, recipes, the public functions, the command line
     "tasks.subject": 4.5, "tasks.training": 4.5,
-    "tasks.features": 4.7, "tasks.knn": 5, "tasks.linear": 5,
+    "tasks.features": 4.7, "tasks.precision": 4.7, "tasks.boxpicture": 4.8,
+    "tasks.scenes": 4.8, "tasks.knn": 5, "tasks.linear": 5, "tasks.detect": 5,
     "recipes": 6,
     "report": 7, "api": 7.5, "__init__": 7.8,
     "cli": 8, "__main__": 9,

@@ -175,7 +175,7 @@ class FileLoader:
 
         steps = _Steps(positions_of, start_step, total_steps)
         pinned = self.device.type == "cuda"
-        for crops, labels, place, bad in _run(self._crops, steps, self.workers, pinned):
+        for crops, labels, place, bad in in_workers(self._crops, steps, self.workers, pinned):
             self._bad_files.add(len(place), bad)
             crops = crops.to(self.device, non_blocking=True)
             labels = labels.to(self.device, non_blocking=True)
@@ -204,7 +204,7 @@ def images(
     order = np.arange(len(source)) if indices is None else np.asarray(indices)
     chunks = [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
     crops = _CentralCrops(Decoder(source, channels, value_range), size, antialias)
-    for stacked, labels, kept, failed in _run(crops, chunks, workers, False):
+    for stacked, labels, kept, failed in in_workers(crops, chunks, workers):
         judge.add(len(kept) + len(failed), failed)
         if bad is not None:
             bad += failed.values()
@@ -215,7 +215,11 @@ def images(
         raise UserError(f"no image of {source.name} could be decoded, such as {judge.bad[-1]}")
 
 
-def _run(dataset: Dataset[Any], batches: Any, workers: int, pinned: bool) -> Iterator[Any]:
+def in_workers(
+    dataset: Dataset[Any], batches: Any, workers: int, pinned: bool = False
+) -> Iterator[Any]:
+    """dataset.__getitems__(places) for each list of places, in order, by `workers` processes (0:
+    this one). A UserError that it returns is raised here."""
     loader = DataLoader(
         dataset,
         batch_sampler=batches,

@@ -30,7 +30,6 @@ class DebiasedBatchNorm(nn.modules.batchnorm._BatchNorm):
         self._check_input_dim(input)
         mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
         assert mean is not None and var is not None and count is not None
-        assert self.momentum is not None
         if not self.training:
             return F.batch_norm(input, mean, var, self.weight, self.bias, False, 0.0, self.eps)
         # Momentum 1 makes the fused kernel hand out the batch's own mean and unbiased variance.
@@ -41,7 +40,11 @@ class DebiasedBatchNorm(nn.modules.batchnorm._BatchNorm):
         with torch.no_grad():
             values = input.numel() // input.shape[1]
             count.add_(1)
-            weight = self.momentum / (1 - (1 - self.momentum) ** count.to(mean.dtype))  # ()
+            seen = count.to(mean.dtype)
+            if self.momentum is None:  # a plain average, as in torch
+                weight = 1 / seen  # ()
+            else:
+                weight = self.momentum / (1 - (1 - self.momentum) ** seen)
             mean.lerp_(batch_mean, weight)
             var.lerp_(batch_var * ((values - 1) / values), weight)
         return output
