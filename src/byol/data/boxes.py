@@ -114,11 +114,10 @@ def open_boxes(
     read, scored = parts[train](), others[test]()
     classes = read.classes or sorted({name for image in read.images for name, _, _ in image.boxes})
     _same_classes(scored, classes)
-    log = Log([], [])
+    log = Log([*read.skipped, *scored.skipped], [])
     source = BoxSource(f"{data} {train}".strip(), read.images, classes, log)
     if not any((~boxes.ignored).any() for boxes in source.boxes):
         raise UserError(f"{source.name} has no box to train on; it lists {len(source)} images")
-    log.skipped.extend(read.skipped + scored.skipped)
     queries = BoxSource(f"{eval_data or data} {test}".strip(), scored.images, classes, log)
     choice = f"trains on {len(source):,} images ({source.name}), scored on {len(queries):,} "
     return BoxSplits(source, queries, f"{choice}({queries.name}), {len(classes)} classes", log)

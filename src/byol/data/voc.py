@@ -65,11 +65,11 @@ def _annotated(image: Path, note: Path, skipped: list[str]) -> Annotated:
         name = (item.findtext("name") or "").strip()
         try:
             left, top, right, bottom = (
-                float(item.findtext(f"bndbox/{key}") or "nothing")
+                float(item.findtext(f"bndbox/{key}") or "none")
                 for key in ("xmin", "ymin", "xmax", "ymax")
             )
-        except ValueError as error:
-            skipped.append(f"{note}: {name or 'an object'} has no four corners ({error})")
+        except ValueError:
+            skipped.append(f"{note}: {name or 'an object'} has no four corners that are numbers")
             continue
         difficult = (item.findtext("difficult") or "").strip() == "1"
         boxes.append((name, (left - 1, top - 1, right, bottom), difficult))
