@@ -18,6 +18,7 @@ from byol.protocols import Detect
 from byol.tasks import detect, training
 from byol.tasks.detect import detections, evaluate, fitted, rate
 from byol.tasks.precision import METRICS, average_precision
+from byol.tasks.scenes import training_scenes
 from byol.tasks.subject import Subject
 from tests import shapes
 
@@ -80,11 +81,11 @@ def test_an_interrupted_training_ends_where_a_whole_one_does(
     options = replace(TINY, steps=4, norms="train")
     whole = _weights(data, options, None)
     monkeypatch.setattr(training, "SAVE_SECONDS", -1)  # save after every step
-    real, asked = detect.training_scenes, []
+    asked: list[int] = []
 
     def stopped(*given: Any) -> Any:
         asked.append(given[5])
-        for scenes in real(*given):
+        for scenes in training_scenes(*given):
             if scenes.step == 2 and len(asked) == 1:
                 raise KeyboardInterrupt
             yield scenes
@@ -176,10 +177,10 @@ def test_twenty_images_are_learned_by_heart(tmp_path: Path) -> None:
     """From scratch, ResNet-18 and few proposals."""
     network = build_encoder("resnet18")
     assert isinstance(network, ResNet)
-    splits = open_boxes(shapes.voc(tmp_path / "voc", {"train": 20, "test": 1}))
+    splits = open_boxes(shapes.voc(tmp_path / "voc", {"train": 20, "test": 1}, 96, 72))
     options = replace(
-        TINY, min_side=128, max_side=128, anchors=(16, 32, 48), proposals=40, rois=16, steps=200,
-        batch_size=4, lr=0.02,
+        TINY, min_side=96, max_side=96, anchors=(12, 24, 36), proposals=40, rois=16, steps=200,
+        batch_size=4, lr=0.02, norms="train",
     )  # fmt: skip
     start, frozen = detect._starts(subject(network), splits.train, options)["supervised"]
     detector = fitted(start, splits.train, options, frozen, "by heart", None)

@@ -97,7 +97,11 @@ def _pycocotools(found: list[Boxes], true: list[Boxes], points: int) -> np.ndarr
         table = []
         for i, one in enumerate(many):
             for j, (x, y, right, bottom) in enumerate(one["boxes"].tolist()):
-                row = {"image_id": i, "category_id": int(one["labels"][j]), "iscrowd": 0}
+                row: dict[str, Any] = {
+                    "image_id": i,
+                    "category_id": int(one["labels"][j]),
+                    "iscrowd": 0,
+                }
                 row["bbox"] = [x, y, right - x, bottom - y]
                 row["area"] = (right - x) * (bottom - y)
                 table.append(row | ({"score": float(one["scores"][j])} if "scores" in one else {}))
