@@ -15,15 +15,16 @@ LEVELS: dict[str, float] = {
     # 0: no import from the package at all (formulas, plain values)
     "errors": 0, "viewspec": 0, "rng": 0, "losses": 0, "schedules": 0, "ops": 0, "optim": 0,
     "metrics": 0, "networks.heads": 0, "networks.unseen": 0, "networks.norm": 0,
-    "networks.standardised": 0,
-    "data.embedded": 0, "data.decode": 0, "data.labels": 0, "data.__init__": 0,
+    "networks.standardised": 0, "data.embedded": 0, "data.rawboxes": 0, "data.decode": 0,
+    "data.labels": 0, "data.__init__": 0,
     "engine.__init__": 0, "networks.__init__": 0, "tasks.__init__": 0,
     # 1: views, networks, sources of images
     "views": 1, "objective": 1, "networks.resnet": 0.5, "networks.convnet": 1,
     "engine.files": 1, "data.arrays": 1, "data.shards": 1,
-    "data.objects": 1, "data.loader": 1,
+    "data.objects": 1, "data.loader": 1, "data.voc": 1, "data.coco": 1, "data.boxes": 1.1,
     "networks.encoder": 1.5, "networks.external": 1.6, "networks.official": 1,
     "networks.statedict": 1, "networks.foreign": 1.7, "networks.dense": 1.6,
+    "networks.detector": 1.6,
     "data.folders": 1.5, "data.source": 1.6, "data.nyu": 1.5, "data.pairs": 1.6,
     "data.reader": 1.7, "data.statistics": 1.7, "data.prepared": 1.7, "data.layouts": 1.7,
     "data.benchmarks": 1.8, "data.resident": 1.8, "data.files": 1.8, "data.loading": 1.9,
@@ -36,9 +37,10 @@ LEVELS: dict[str, float] = {
     # 5 to 8: tasks, recipes, the public functions, the command line
     "tasks.subject": 4.5, "tasks.training": 4.5,
     "tasks.logistic": 4.5, "tasks.augment": 4.6, "tasks.subsets": 4.6, "tasks.features": 4.7,
+    "tasks.precision": 4.7, "tasks.boxpicture": 4.8, "tasks.scenes": 4.8,
     "tasks.finetune": 4.8, "tasks.dense": 4.8, "tasks.knn": 5, "tasks.linear": 5,
     "tasks.semisup": 5.1, "tasks.supervised": 5.1, "tasks.transfer": 5.2, "tasks.segment": 5,
-    "tasks.depth": 5,
+    "tasks.depth": 5, "tasks.detect": 5,
     "relatives": 5.9, "recipes": 6,
     "report": 7, "collect": 7, "comparison": 7.2, "api": 7.5, "__init__": 7.8,
     # the lab: tables without torch, then what runs and shows them

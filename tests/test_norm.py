@@ -39,6 +39,14 @@ def test_first_batch_replaces_whatever_stood_there() -> None:
     torch.testing.assert_close(norm.running_var, torch.tensor([1.0, 4.0]).double())
 
 
+def test_without_a_momentum_the_averages_are_plain() -> None:
+    norm = DebiasedBatchNorm(1, momentum=None)
+    for batch in ([1.0, 3.0], [4.0, 10.0]):  # means 2 and 7, biased variances 1 and 9
+        norm(torch.tensor(batch)[:, None])
+    torch.testing.assert_close(norm.running_mean, torch.tensor([4.5]))
+    torch.testing.assert_close(norm.running_var, torch.tensor([5.0]))
+
+
 def test_output_and_gradient_equal_torchs_in_training_and_its_buffers_serve_in_evaluation() -> None:
     ours, theirs = DebiasedBatchNorm(3), nn.BatchNorm2d(3)
     x = torch.randn(4, 3, 5, 5)

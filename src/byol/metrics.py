@@ -190,3 +190,18 @@ def mean_cosine(z: Tensor) -> float:
     rows = F.normalize(z.double(), dim=1)
     n = len(rows)
     return ((rows.sum(0).square().sum() - rows.square().sum()) / (n * (n - 1))).item()
+
+
+def eleven_point_ap(scores: Tensor, correct: Tensor, positives: int) -> float:
+    """Average precision in percent as VOC2007 computes it: scores (N,), correct (N,) bool.
+
+    The mean over the recalls 0, 0.1, ..., 1 of the highest precision at that recall or above it
+    (Everingham et al., 2010, section 4.2). positives: how many there are to be found.
+    """
+    hits = correct[scores.argsort(descending=True, stable=True)].double().cumsum(0)  # (N,)
+    precision = hits / torch.arange(1, len(hits) + 1, dtype=hits.dtype, device=hits.device)
+    total = 0.0
+    for tenths in range(11):
+        reached = precision[10 * hits >= tenths * positives]  # in whole numbers: 0.3 is reached
+        total += reached.max().item() if len(reached) else 0.0
+    return 100 * total / 11

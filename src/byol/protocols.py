@@ -134,6 +134,31 @@ class Depth:
     seed: int = option(0, "seed of heads, crops and colours")
 
 
+@dataclass(frozen=True)
+class Detect:
+    """object detection by Faster R-CNN (paper appendix D.5)"""
+
+    eval_data: str | None = option(None, "set to score on (test, else val, of the data)")
+    split: str | None = option(None, "TRAIN:TEST, names of splits (trainval:test, else train:val)")
+    neck: Literal["c4", "fpn"] = option("c4", "conv5 as box head (paper), or a feature pyramid")
+    frozen: bool = option(False, "leave every weight of the encoder as it is")
+    norms: Literal["frozen", "train"] = option(
+        "frozen", "batch norm statistics: those of the encoder, or of the batch while training"
+    )
+    min_side: int = option(480, "longest edge in pixels that an image is resized to, at least")
+    max_side: int = option(1024, "longest edge at most; images are scored at this one")
+    flip: bool = option(False, "flip half of the images (the paper does not)")
+    steps: int = option(20_000, "steps, at the rate to 2/3, a tenth to 0.8, a hundredth to the end")
+    batch_size: int = option(4, "images a step")
+    lr: float = option(1e-3, "learning rate of SGD with momentum 0.9")
+    anchors: tuple[float, ...] = option((32, 64, 128, 256, 512), "sides of the anchors in pixels")
+    proposals: int = option(300, "proposals kept of an image")
+    rois: int = option(128, "proposals of an image that the box head is trained on")
+    roi_size: int = option(14, "side of the grid that a proposal is sampled on (fpn: 7)")
+    baselines: bool = option(True, "the same from scratch; with frozen, from random weights too")
+    seed: int = option(0, "seed of order, sizes, new layers and of the untrained network")
+
+
 PROTOCOLS: dict[str, type] = {
     "knn": Knn,
     "linear": Linear,
@@ -142,6 +167,7 @@ PROTOCOLS: dict[str, type] = {
     "transfer": Transfer,
     "segment": Segment,
     "depth": Depth,
+    "detect": Detect,
 }
 
 

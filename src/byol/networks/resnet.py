@@ -157,8 +157,8 @@ class ResNet(nn.Module):
                 last = layer.bn3 if isinstance(layer, Bottleneck) else layer.bn2
                 nn.init.zeros_(last.get_parameter("weight"))
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) to feature maps (B, D, h, w); h = H / 32, with a small stem H / 8."""
+    def forward_stem(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) to what layer1 takes, (B, 64w, H / 4, W / 4); a small stem's H, W."""
         x = F.relu_(self.bn1(self.conv1(x)))
         if self.stem == "large":
             if self.padding == "same":  # as SameConv2d: odd sides (1, 1), even sides (0, 1)
@@ -166,6 +166,11 @@ class ResNet(nn.Module):
                 x = F.max_pool2d(x, 3, 2, padding=odd, ceil_mode=True)
             else:
                 x = F.max_pool2d(x, 3, 2, padding=1)
+        return x
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) to feature maps (B, D, h, w); h = H / 32, with a small stem H / 8."""
+        x = self.forward_stem(x)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (B, D, h, w)
         return x
 

@@ -14,7 +14,7 @@ from byol.data.prepared import Prepared, prepare_labelled
 from byol.data.source import Source, Subset, open_splits
 from byol.engine.device import autocast
 from byol.monitor import Held, extract
-from byol.networks.norm import DebiasedBatchNorm, initialise_affine_
+from byol.networks.norm import initialise_affine_
 from byol.tasks.augment import PLAIN, random_views
 from byol.tasks.subject import Subject, untrained
 from byol.viewspec import ViewSpec
@@ -128,8 +128,7 @@ def calibrate(
     norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        if not isinstance(norm, DebiasedBatchNorm):  # which forgets its start by itself
-            norm.momentum = None  # a plain average over the batches
+        norm.momentum = None  # a plain average over the batches
     device = next((weight.device for weight in encoder.parameters()), torch.device("cpu"))
     encoder.train()
     for (image, _), number in zip(batches, range(count), strict=False):
