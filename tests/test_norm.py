@@ -40,7 +40,8 @@ def test_first_batch_replaces_whatever_stood_there() -> None:
 
 
 def test_without_a_momentum_the_averages_are_plain() -> None:
-    norm = DebiasedBatchNorm(1, momentum=None)
+    norm = DebiasedBatchNorm(1)
+    norm.momentum = None
     for batch in ([1.0, 3.0], [4.0, 10.0]):  # means 2 and 7, biased variances 1 and 9
         norm(torch.tensor(batch)[:, None])
     torch.testing.assert_close(norm.running_mean, torch.tensor([4.5]))
