@@ -1,7 +1,8 @@
 """Images of a source as tensors for an encoder, and their frozen features."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from byol.data.loader import CropSpec
 from byol.data.prepared import Prepared, prepare
 from byol.data.source import Source, open_splits
 from byol.engine.device import autocast
-from byol.errors import UserError
+from byol.engine.processes import ALONE, Processes
+from byol.errors import Agreed, UserError
 from byol.monitor import Held, extract
 from byol.networks.norm import initialise_affine_
 from byol.tasks.subject import Subject
@@ -47,14 +49,17 @@ def stream(
     workers: int,
     batch_size: int = 256,
     places: list[int] | None = None,
+    at: Sequence[int] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of float images (B, C, S, S) in [0, 1] and labels (B,), in the source's order.
 
-    Images that cannot be decoded are left out; `places` receives the indices of the others.
+    Images that cannot be decoded are left out; `places` receives the indices of the others. `at`
+    chooses some, maybe none of which can be decoded; of a whole source some must be.
     """
-    for batch, labels, at in images(source, size, channels, value_range, batch_size, workers):
+    chosen = images(source, size, channels, value_range, batch_size, workers, at)
+    for batch, labels, where in chosen:
         if places is not None:
-            places += at.tolist()
+            places += where.tolist()
         yield (batch.float() / 255 if batch.dtype == torch.uint8 else batch), labels
 
 
@@ -78,10 +83,40 @@ def features(
     return rows, torch.cat(labels).to(device)
 
 
+def collect(
+    encoder: nn.Module,
+    source: Source,
+    geometry: tuple[int, int, tuple[float, float]],
+    workers: int,
+    device: torch.device,
+    processes: Processes = ALONE,
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Features (N, D) float32, labels (N,) and places of all readable images of a source.
+
+    Each process extracts its own part, each image once; all of them get all. geometry: image size,
+    channels and value range, as `stream` takes them.
+    """
+    places: list[int] = []
+    own = processes.share(len(source))
+    with processes.together():
+        batches = stream(source, *geometry, workers, places=places, at=own)
+        first = next(batches, None)
+        if first is not None:
+            rows, labels = features(encoder, chain([first], batches), device)
+        else:  # fewer images than processes, or none of these can be read
+            rows = torch.zeros(0, int(encoder.num_features), device=device)  # type: ignore[arg-type]
+            labels = torch.zeros(0, dtype=torch.int64, device=device)
+    at = processes.rows(torch.tensor(places, dtype=torch.int64, device=device))
+    if not len(at):
+        raise Agreed(f"no image of {source.name} could be decoded")
+    return processes.rows(rows), processes.rows(labels), at.tolist()
+
+
 def frozen(subject: Subject, source: Source) -> tuple[Tensor, Tensor]:
     """Features (N, D) float32 and labels (N,) of all readable images of a source."""
-    batches = stream(source, *subject.geometry, subject.workers)
-    return features(subject.encoder, batches, subject.device)
+    subject_of = (subject.geometry, subject.workers, subject.device, subject.processes)
+    rows, labels, _ = collect(subject.encoder, source, *subject_of)
+    return rows, labels
 
 
 def pixels(batches: Iterator[tuple[Tensor, Tensor]]) -> Tensor:

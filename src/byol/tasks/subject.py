@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from byol.engine import device as devices
+from byol.engine.processes import ALONE, Processes, pick_device
 from byol.networks.encoder import BUILD_DEFAULTS, Encoder, build_encoder
 from byol.networks.external import read_description, read_encoder
 
@@ -24,6 +25,7 @@ class Subject:
     device: torch.device
     precision: str  # "bf16" or "fp32", for training on top of it
     workers: int = 0  # processes that read files
+    processes: Processes = ALONE  # those that share the extraction of features
 
     @property
     def geometry(self) -> tuple[int, int, tuple[float, float]]:
@@ -38,12 +40,13 @@ def open_subject(
     device: str = "auto",
     workers: int = 0,
     name: str = "trained",
+    processes: Processes = ALONE,
 ) -> Subject:
     """The encoder of a run folder or file as a Subject. Raises UserError as read_encoder does."""
-    chosen = devices.pick_device(device)
+    chosen = pick_device(device, processes)
     network = read_encoder(run, encoder).to(chosen).to(memory_format=torch.channels_last)
     precision = devices.pick_precision(chosen, "auto")
-    return Subject(name, network, read_description(run), chosen, precision, workers)
+    return Subject(name, network, read_description(run), chosen, precision, workers, processes)
 
 
 def untrained(subject: Subject, seed: int = 0, name: str = "untrained") -> Subject:
