@@ -13,7 +13,9 @@ from tests.several import several
 
 pytestmark = pytest.mark.dist
 WORLD, IMAGES = 3, 4  # processes, images in each
-KINDS = [(kind, images) for kind in (GroupedBatchNorm, DebiasedBatchNorm) for images in (None, 6, 2)]
+KINDS = [
+    (kind, images) for kind in (GroupedBatchNorm, DebiasedBatchNorm) for images in (None, 6, 2)
+]
 
 
 def batch(maps: bool) -> tuple[Tensor, Tensor]:

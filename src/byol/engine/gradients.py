@@ -51,8 +51,8 @@ def forward_backward(
     for number, piece in enumerate(_pieces(batch, pieces)):
         view1, view2 = make_views(config, piece, device)  # (b, C, S, S) each
         # Pieces before the last one keep their gradients to themselves.
-        is_inner = number < pieces - 1 and hasattr(network, "no_sync")
-        with network.no_sync() if is_inner else nullcontext():
+        no_sync = getattr(network, "no_sync", None) if number < pieces - 1 else None
+        with no_sync() if no_sync else nullcontext():
             with autocast(device, config.train.precision):
                 loss, details = network(view1, view2, details=True)
             (loss / pieces).backward()

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 
 from byol.engine import device as devices
 from byol.errors import Agreed, Interrupted, Lost, UserError
@@ -253,15 +255,15 @@ def _connected(here: Place) -> Processes:
     return Processes(here, control, processes.gather(name))
 
 
-def _join(here: Place, wants_gpu: bool) -> dist.Store:
+def _join(here: Place, wants_gpu: bool) -> Store:
     """Meet the others; the store in which they met."""
     _meeting_point()
     try:
         limit = timedelta(seconds=START_SECONDS)
-        store, rank, world = next(dist.rendezvous("env://", here.rank, here.world, timeout=limit))
+        store, rank, world = next(rendezvous("env://", here.rank, here.world, timeout=limit))
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if wants_gpu else "gloo",
-            store=dist.PrefixStore("group", store),
+            store=PrefixStore("group", store),
             rank=rank,
             world_size=world,
             timeout=timedelta(seconds=STEP_SECONDS),
@@ -295,7 +297,7 @@ def first_node(nodes: str) -> str:
     return "".join(part or "" for part in found.groups()) if found else nodes
 
 
-def _report(error: Exception, processes: Processes, store: dist.Store) -> Lost | None:
+def _report(error: Exception, processes: Processes, store: Store) -> Lost | None:
     """Tell the others why this process ends; Lost where the reason is another one's end."""
     felt = isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and _FELT.search(str(error)) is not None
@@ -314,7 +316,7 @@ def _report(error: Exception, processes: Processes, store: dist.Store) -> Lost |
     return None
 
 
-def _collect(world: int, store: dist.Store) -> dict[int, str]:
+def _collect(world: int, store: Store) -> dict[int, str]:
     """What those that still run, or ended with a word, have said within a few seconds."""
     causes: dict[int, str] = {}
     until = time.monotonic() + _REPORT_SECONDS
