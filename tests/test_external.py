@@ -131,6 +131,9 @@ EXPORTED = [
     {"model": "resnet18"},
     {"model": "resnet18", "stem": "small", "in_chans": 1},
     {"model": "resnet18", "norm": "group"},
+    {"model": "resnet18", "norm": "layer"},
+    {"model": "convnet", "norm": "none"},
+    {"model": "convnet", "norm_images": 4},
     {"model": "resnet18", "reference": True},
     {"model": "convnet", "reference": True},
     {"model": "convnet-8", "norm": "group"},
@@ -166,6 +169,9 @@ def test_round_trip(options: dict[str, Any], tmp_path: Path) -> None:
         {"model": "resnet18", "in_chans": 5},
         {"model": "resnet18", "stem": "small"},
         {"model": "resnet18", "norm": "group"},
+        {"model": "resnet18", "norm": "group-ws"},
+        {"model": "resnet18", "norm": "layer"},
+        {"model": "resnet18", "norm_images": 4},
         {"model": "timm/resnet18", "in_chans": 4},
         {"model": "vit_tiny_patch16_224", "image_size": 32},
     ],
@@ -283,3 +289,32 @@ def test_the_same_encoder_gives_the_same_bytes(tmp_path: Path) -> None:
         encoder.to(memory_format=torch.channels_last)
     files = [(tmp_path / f"{name}.safetensors").read_bytes() for name in ("a", "b")]
     assert files[0] == files[1]
+
+
+def test_standardised_weights_are_exported_as_they_are_used(tmp_path: Path) -> None:
+    """So that plain layers can take them; standardising them again changes nothing."""
+    encoder = _encoder(model="convnet", norm="group-ws")
+    save_encoder(tmp_path / "encoder", encoder, {"model": "convnet", "norm": "group-ws"})
+    said = json.loads((tmp_path / "encoder.json").read_text())["convolution_weights"]
+    assert said.startswith("standardised")
+    images = torch.rand(2, 3, 32, 32)
+    read = read_encoder(tmp_path)
+    torch.testing.assert_close(read(images), encoder(images), rtol=1e-5, atol=1e-6)
+    save_encoder(tmp_path / "again", read, {"model": "convnet", "norm": "group-ws"})
+    weights = [
+        safetensors.torch.load_file(tmp_path / f"{n}.safetensors") for n in ("encoder", "again")
+    ]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=1e-5, atol=1e-6)
+        if weight.ndim == 4:
+            assert weight.flatten(1).std(1, correction=0).sub(1).abs().max() < 1e-4
+
+
+def test_an_encoder_of_before_group_statistics_is_still_read(tmp_path: Path) -> None:
+    encoder = _encoder(model="convnet")
+    save_encoder(tmp_path / "encoder", encoder, {"model": "convnet"})
+    description = json.loads((tmp_path / "encoder.json").read_text())
+    del description["norm_images"], description["convolution_weights"]
+    (tmp_path / "encoder.json").write_text(json.dumps(description))
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(read_encoder(tmp_path)(images), encoder(images))

@@ -11,7 +11,7 @@ from torch import nn
 
 from byol.networks.convnet import init_official_
 from byol.networks.encoder import count_parameters
-from byol.networks.heads import mlp
+from byol.networks.heads import ClosedForm, mlp, ridge_regression
 from byol.networks.norm import DebiasedBatchNorm
 from tests.conftest import GOLDEN
 from tests.haiku import export_parameters, export_state, load_haiku_, pack, unpack
@@ -88,3 +88,45 @@ def test_official_initialisation_of_a_head() -> None:
     assert abs(last.std().item() * 900**0.5 - 0.87963) < 0.01
     assert first.abs().max() <= 2 / 400**0.5
     assert not head.get_parameter("0.bias").any()
+
+
+def test_output_norm_has_neither_scale_nor_offset() -> None:
+    for norm in (nn.BatchNorm1d, nn.LayerNorm, DebiasedBatchNorm):
+        head = mlp(6, 12, 5, depth=3, norm=norm, output_norm=True)
+        names = [name for name, _ in head.named_parameters()]
+        assert names[-1] == "6.weight" and len(head) == 8  # type: ignore[arg-type]
+        y = head(torch.randn(50, 6))
+        axis = 1 if norm is nn.LayerNorm else 0
+        torch.testing.assert_close(y.mean(axis), torch.zeros_like(y.mean(axis)), atol=1e-5, rtol=0)
+        deviations = y.std(axis, correction=0)
+        torch.testing.assert_close(deviations, torch.ones_like(deviations), atol=1e-2, rtol=0)
+
+
+def test_the_closed_form_predictor_is_least_squares() -> None:
+    z, t = torch.randn(30, 5).double(), torch.randn(30, 5).double()
+    expected = z.numpy() @ np.linalg.lstsq(z.numpy(), t.numpy(), rcond=None)[0]
+    np.testing.assert_allclose(ClosedForm(1e-14)(z, t), expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("images", [30, 3])
+def test_ridge_regression_by_the_normal_equations(images: int) -> None:
+    """Also where there are fewer images than features."""
+    z, t = torch.randn(images, 5).double(), torch.randn(images, 4).double()
+    strength = 0.1 * z.square().sum() / 5
+    expected = torch.linalg.solve(z.T @ z + strength * torch.eye(5).double(), z.T @ t)
+    torch.testing.assert_close(ridge_regression(z, t, 0.1), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_no_gradient_passes_the_closed_form() -> None:
+    z, t = torch.randn(30, 5).double().requires_grad_(), torch.randn(30, 5).double()
+    weights = ridge_regression(z.detach(), t, 1e-6)
+    cotangent = torch.randn(30, 5).double()
+    (gradient,) = torch.autograd.grad((ClosedForm()(z, t) * cotangent).sum(), z)
+    torch.testing.assert_close(gradient, cotangent @ weights.T)
+
+
+def test_the_closed_form_is_finite_whatever_comes() -> None:
+    for z in (torch.zeros(8, 16), torch.ones(8, 16), torch.randn(4, 16)):
+        assert ClosedForm()(z, torch.randn(len(z), 16)).isfinite().all()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ClosedForm()(torch.randn(8, 4).bfloat16(), torch.randn(8, 4)).dtype == torch.float32

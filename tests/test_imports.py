@@ -34,7 +34,7 @@ LEVELS: dict[str, float] = {
     # 5 to 8: tasks, recipes, the public functions, the command line
     "tasks.subject": 4.5, "tasks.training": 4.5,
     "tasks.features": 4.7, "tasks.knn": 5, "tasks.linear": 5,
-    "recipes": 6,
+    "relatives": 5.9, "recipes": 6,
     "report": 7, "api": 7.5, "__init__": 7.8,
     "cli": 8, "__main__": 9,
 }  # fmt: skip
@@ -45,6 +45,7 @@ TORCHLESS = (
     "schedules",
     "rng",
     "protocols",
+    "relatives",
     "recipes",
     "cli",
     "__init__",

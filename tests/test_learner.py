@@ -3,24 +3,27 @@
 import copy
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from byol import schedules
 from byol.learner import Byol
 from byol.losses import regression_loss
 from byol.networks.convnet import ConvNet
-from byol.networks.heads import mlp
+from byol.networks.heads import ClosedForm, mlp
+from byol.objective import BYOL, Objective
 
 
-def _learner(independent: bool = False) -> Byol:
+def _learner(independent: bool = False, objective: Objective = BYOL) -> Byol:
     def modules() -> tuple[nn.Module, nn.Module]:
         encoder = ConvNet(4)
         return encoder, mlp(encoder.num_features, 16, 8)
 
     encoder, projector = modules()
     target = modules() if independent else (None, None)
-    return Byol(encoder, projector, mlp(8, 16, 8), *target)
+    return Byol(encoder, projector, mlp(8, 16, 8), *target, objective=objective)
 
 
 def _views(n: int = 6) -> tuple[Tensor, Tensor]:
@@ -167,3 +170,60 @@ def test_a_loop_of_ones_own(predictor: Callable[[], nn.Module]) -> None:
         learner.update_target(0.9)
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+def test_an_online_target_is_the_other_views_projection_behind_a_stop_gradient() -> None:
+    learner = _learner(objective=Objective(target="online"))
+    assert not list(learner.target_encoder.parameters())  # no second network
+    views = _views()
+    forwards: list[int] = []
+    learner.encoder.register_forward_hook(lambda *_: forwards.append(1))
+    loss, details = learner(*views, details=True)
+    assert len(forwards) == 2
+    assert torch.equal(details.targets, details.projections)
+    p, z = details.predictions, details.projections
+    expected = regression_loss(p[0], z[1]) + regression_loss(p[1], z[0])
+    torch.testing.assert_close(loss.detach(), expected.mean())
+    learner.update_target(0.5)
+
+
+def test_the_gradient_passes_the_target_where_it_is_not_stopped() -> None:
+    """Without predictor the loss is symmetric, so each side brings half of the gradient."""
+    gradients = []
+    for stops in (True, False):
+        torch.manual_seed(1)
+        learner = _learner(objective=Objective(target="online", stop_gradient=stops))
+        learner.predictor = nn.Identity()
+        learner.double()(*(view.double() for view in _views())).backward()
+        gradients.append([p.grad for p in _parameters(_online(learner)) if p.grad is not None])
+    for stopped, passed in zip(*gradients, strict=True):
+        torch.testing.assert_close(2 * stopped, passed, rtol=1e-9, atol=1e-12)
+
+
+def test_a_closed_form_predictor_is_solved_against_the_target_it_meets() -> None:
+    learner = _learner(independent=True)
+    learner.predictor = ClosedForm(1e-8)
+    loss, details = learner(*_views(40), details=True)
+    for view in (0, 1):
+        z, t = details.projections[view].numpy(), details.targets[1 - view].numpy()
+        best = z @ np.linalg.lstsq(z, t, rcond=None)[0]
+        np.testing.assert_allclose(details.predictions[view], best, rtol=1e-3, atol=1e-4)
+    loss.backward()
+    assert all(p.grad is not None for p in _parameters(_online(learner)))
+
+
+def test_a_hard_copy_is_made_after_every_third_step() -> None:
+    learner = _learner(independent=True)
+    copied = []
+    for step in range(7):
+        with torch.no_grad():
+            for parameter in _parameters(_online(learner)):
+                parameter.add_(0.1)
+        before = copy.deepcopy(_parameters(_target(learner)))
+        learner.update_target(schedules.target_decay(step, 7, 0.99, copy_every=3))
+        pairs = [_parameters(_target(learner)), before, _parameters(_online(learner))]
+        is_copy = all(torch.equal(now, online) for now, _, online in zip(*pairs, strict=True))
+        is_kept = all(torch.equal(now, was) for now, was, _ in zip(*pairs, strict=True))
+        assert is_copy != is_kept
+        copied.append(is_copy)
+    assert copied == [False, False, True, False, False, True, False]

@@ -1,5 +1,6 @@
-"""The loss against the official code."""
+"""The loss against the official code, and the contrastive one against a direct double loop."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from byol.losses import l2_normalize, regression_loss
+from byol.losses import info_nce, l2_normalize, normalise, regression_loss
 from byol.metrics import accuracy
 
 EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-13}
@@ -93,3 +94,73 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     loss = regression_loss(p, z)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, regression_loss(p.float(), z.float()), rtol=0, atol=0)
+
+
+def _triple(n: int = 7, d: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    p, other, same = (torch.randn(n, d, dtype=torch.float64) for _ in range(3))
+    return p, other, same
+
+
+def _info_nce_by_loops(p: Tensor, other: Tensor, same: Tensor, alpha: float, beta: float) -> float:
+    """The formula as printed: positives 2/B sum S, negatives 2 alpha/B sum ln(...)."""
+
+    def cosine(a: Tensor, b: Tensor) -> float:
+        return float(a @ b / (a.norm() * b.norm()))
+
+    n, value = len(p), 0.0
+    for i in range(n):
+        spread = sum(math.exp(cosine(p[i], same[j]) / alpha) for j in range(n) if j != i)
+        spread += sum(math.exp(cosine(p[i], other[j]) / alpha) for j in range(n))
+        value += 2 / n * cosine(p[i], other[i]) - beta * 2 * alpha / n * math.log(spread)
+    return value
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.1, 1.0), (0.3, 0.5), (1.0, 0.1), (10.0, 1.0)])
+def test_info_nce_equals_a_double_loop(alpha: float, beta: float) -> None:
+    p, other, same = _triple()
+    expected = 2 - _info_nce_by_loops(p, other, same, alpha, beta)
+    assert info_nce(p, other, same, alpha, beta).mean().item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_info_nce_without_negatives_is_byols_loss() -> None:
+    p, other, same = _triple()
+    assert torch.equal(info_nce(p, other, same, 0.1, 0.0), regression_loss(p, other))
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.5])
+def test_simclrs_row_is_nt_xent_times_twice_alpha(alpha: float) -> None:
+    """NT-Xent as its paper has it: cross-entropy of 2B - 1 similarities, over all 2B anchors."""
+    z1, z2, _ = _triple()
+    z = nn.functional.normalize(torch.cat((z1, z2)))
+    logits = (z @ z.T / alpha).fill_diagonal_(-math.inf)
+    labels = torch.arange(14).roll(7)
+    nt_xent = nn.functional.cross_entropy(logits, labels)
+    ours = info_nce(z1, z2, z1, alpha, 1.0).mean() + info_nce(z2, z1, z2, alpha, 1.0).mean()
+    torch.testing.assert_close(ours / 2, 2 + 2 * alpha * nt_xent, rtol=1e-12, atol=0)
+
+
+def test_info_nce_is_computed_in_float32_under_autocast() -> None:
+    p, other, same = (x.float() for x in _triple(32, 16))
+    expected = info_nce(p, other, same, 0.1, 1.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(info_nce(p, other, same, 0.1, 1.0), expected)
+        assert info_nce(p.bfloat16(), other, same, 0.1, 1.0).dtype == torch.float32
+
+
+def test_normalisations_by_hand() -> None:
+    x = np.random.default_rng(0).normal(2, 3, (6, 4))
+    rows, columns = x - x.mean(1, keepdims=True), x - x.mean(0)
+    expected = {
+        "l2": x / np.linalg.norm(x, axis=1, keepdims=True),
+        "layer": rows / (x.std(1, keepdims=True) * 2),  # 2 is sqrt(D)
+        "batch": columns / (x.std(0) * 2),
+        "none": x,
+    }
+    for how, values in expected.items():
+        np.testing.assert_allclose(normalise(_tensor(x), how), values, **EXACT)
+    p, z = _tensor(x), torch.randn(6, 4, dtype=torch.float64)
+    for how in expected:
+        distance = (normalise(p, how) - normalise(z, how)).square().sum(1)
+        torch.testing.assert_close(regression_loss(p, z, how), distance)
+    for how in ("l2", "layer", "batch"):  # on one scale, as the sqrt(D) is there for
+        assert normalise(p, how).square().sum(1).mean().item() == pytest.approx(1)

@@ -4,12 +4,12 @@ import inspect
 
 import pytest
 
-from byol.config import check, from_dict, to_dict
+from byol.config import ObjectiveConfig, check, from_dict, to_dict
 from byol.errors import UserError
 from byol.recipes import IMAGENET_IMAGES, RECIPES, build, rule
 
 RULED = [name for name, (_, start) in RECIPES.items() if start is not None]
-PAPER = [name for name in RECIPES if name not in RULED]
+PAPER = [name for name in RECIPES if name.startswith("paper-")]
 
 
 @pytest.mark.parametrize("images", [64, 400, 4_000, 50_000, IMAGENET_IMAGES])
@@ -37,6 +37,48 @@ def test_length_and_batch_size_can_be_asked_for(name: str) -> None:
     config, _ = build(name, 10_000, epochs=7, batch_size=32, optimizer="adamw")
     assert (config.optim.epochs, config.optim.batch_size) == (7, 32)
     assert config.optim.optimizer == "adamw"
+
+
+RELATIVES = ["simclr", "simsiam", "mocov3", "raft", "byol-prime", "mean-teacher"]
+
+
+def test_published_configurations_of_relatives() -> None:
+    """Batch, base rate, weight decay, epochs, and the sizes of the heads."""
+    found = {
+        name: (
+            c.optim.batch_size, c.optim.base_lr, c.optim.weight_decay, c.optim.epochs,
+            c.network.hidden_size, c.network.projection_size, c.network.predictor_depth,
+        )
+        for name, c in ((name, build(name)[0]) for name in RELATIVES if name not in RULED)
+    }  # fmt: skip
+    assert found == {
+        "simclr": (4096, 0.3, 1e-6, 1000, 2048, 128, 0),
+        "simsiam": (512, 0.05, 1e-4, 100, 2048, 2048, 2),
+        "mocov3": (4096, 0.3, 1e-6, 300, 4096, 256, 2),
+        "mean-teacher": (4096, 0.3, 1e-6, 300, 4096, 256, 0),
+    }
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_a_relative_is_byol_but_for_a_handful_of_values(name: str) -> None:
+    objective = build(name)[0].objective
+    changed = {f: v for f, v in vars(objective).items() if v != getattr(ObjectiveConfig, f)}
+    assert (
+        changed
+        == {
+            "simclr": {"target": "online", "stop_gradient": False, "beta": 1.0, "teacher": 2.5},
+            "simsiam": {"target": "online", "teacher": 0.25},
+            "mocov3": {"beta": 1.0, "alpha": 1.0},
+            "raft": {"align": 1.0, "teacher": -0.5, "compare": "same"},
+            "byol-prime": {"align": 1.0, "teacher": 0.5, "compare": "same"},
+            "mean-teacher": {},
+        }[name]
+    )
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_a_relative_names_its_source(name: str) -> None:
+    assert "arXiv" in (text := inspect.getdoc(RECIPES[name][0]) or "") or "section 5" in text
 
 
 def test_the_rule_makes_every_optimizer_work() -> None:

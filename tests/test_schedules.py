@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from byol.recipes import IMAGENET_IMAGES, build
-from byol.schedules import learning_rate, tau
+from byol.schedules import learning_rate, target_decay, tau
 
 
 @pytest.mark.parametrize("case", range(6))
@@ -52,3 +52,12 @@ def test_hand_numbers() -> None:
 def test_a_run_that_is_all_warm_up() -> None:
     assert [learning_rate(k, 4, 4, 1.0, 256) for k in range(4)] == [0, 0.25, 0.5, 0.75]
     assert learning_rate(4, 4, 4, 1.0, 256) == 0
+
+
+def test_the_decay_of_the_target() -> None:
+    cosine = [target_decay(k, 10, 0.9) for k in range(11)]
+    assert cosine == [tau(k, 10, 0.9) for k in range(11)] and cosine[-1] == 1
+    for constant in (0.0, 0.9, 1.0):
+        assert {target_decay(k, 10, constant, "constant") for k in range(11)} == {constant}
+    assert [target_decay(k, 10, 0.9, copy_every=1) for k in range(3)] == [0, 0, 0]
+    assert [target_decay(k, 9, 0.9, copy_every=2) for k in range(5)] == [1, 0, 1, 0, 1]

@@ -35,7 +35,7 @@ from byol.errors import UserError
 from byol.learner import Byol
 from byol.monitor import Held, Monitor
 from byol.networks.convnet import init_official_
-from byol.networks.encoder import Encoder, build_encoder
+from byol.networks.encoder import RESNET, Encoder, build_encoder
 from byol.networks.external import read_encoder, save_encoder
 from byol.networks.heads import ClosedForm, mlp
 from byol.networks.norm import initialise_affine_, norm_layer
@@ -192,6 +192,8 @@ def resolve(
         view1, view2 = views_of(preset)
         config = replace(config, view1=view1, view2=view2)
     config = with_options(config, overrides)
+    if "zero_gamma" not in overrides and not RESNET.fullmatch(config.network.model):
+        config = with_options(config, {"zero_gamma": False})  # a recipe's, made for ResNets
     if config.data.channels != 3:
         reasons.append(
             f"images have {config.data.channels} channel(s): saturation, hue and grey need RGB and "

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from byol.config import Config, DataConfig, NetworkConfig, OptimConfig, TrainConfig
 from byol.errors import UserError
+from byol.relatives import byol_prime, mean_teacher, mocov3, raft, simclr, simsiam
 from byol.viewspec import PRESETS
 
 IMAGENET_IMAGES = 1_281_167
@@ -183,6 +184,12 @@ RECIPES: dict[str, tuple[Recipe, OptimConfig | None]] = {
     "paper-300": (paper_300, None),
     "paper-1000": (paper_1000, None),
     "paper-1000-b512": (paper_1000_b512, None),
+    "simclr": (simclr, None),
+    "simsiam": (simsiam, None),
+    "mocov3": (mocov3, None),
+    "raft": (raft, OptimConfig(epochs=100, batch_size=128)),
+    "byol-prime": (byol_prime, OptimConfig(epochs=100, batch_size=128)),
+    "mean-teacher": (mean_teacher, None),
 }
 
 
@@ -201,7 +208,7 @@ def build(
     for word, value in (("epochs", epochs), ("batch_size", batch_size)):
         if value is not None and not 0 < value < math.inf:
             raise UserError(f"{word} is {value}; it must be above 0")
-    if name in ("small-32", "photos-224") and start is not None:
+    if name != "demo" and start is not None:
         length = _length(images, start.batch_size)
         start = replace(start, epochs=length[0], batch_size=batch_size or length[1])
     asked = {"epochs": epochs, "batch_size": batch_size, "optimizer": optimizer}

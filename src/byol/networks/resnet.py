@@ -60,8 +60,8 @@ def conv2d(
     return nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
 
 
-def _shortcut(c_in: int, c_out: int, stride: int, norm: Norm) -> nn.Sequential:
-    return nn.Sequential(conv2d(c_in, c_out, 1, stride), norm(c_out))
+def _shortcut(c_in: int, c_out: int, stride: int, conv: Conv, norm: Norm) -> nn.Sequential:
+    return nn.Sequential(conv(c_in, c_out, 1, stride), norm(c_out))
 
 
 class BasicBlock(nn.Module):
@@ -73,7 +73,7 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = conv(c_in, c_out, 3, stride), norm(c_out)
         self.conv2, self.bn2 = conv(c_out, c_out, 3), norm(c_out)
-        self.downsample = _shortcut(c_in, c_out, stride, norm) if projects else None
+        self.downsample = _shortcut(c_in, c_out, stride, conv, norm) if projects else None
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -92,7 +92,7 @@ class Bottleneck(nn.Module):
         self.conv1, self.bn1 = conv(c_in, inner, 1), norm(inner)
         self.conv2, self.bn2 = conv(inner, inner, 3, stride), norm(inner)
         self.conv3, self.bn3 = conv(inner, c_out, 1), norm(c_out)
-        self.downsample = _shortcut(c_in, c_out, stride, norm) if projects else None
+        self.downsample = _shortcut(c_in, c_out, stride, conv, norm) if projects else None
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
