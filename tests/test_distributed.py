@@ -124,6 +124,8 @@ def close(found: dict[str, Any], expected: dict[str, Any], relative: float = 1e-
         (2, {}),
         (3, {"accumulation": 2}),
         (2, {"norm_images": 4}),  # groups within and across two processes of 6 images
+        (2, {"target": "online", "stop_gradient": False, "beta": 1.0, "accumulation": 2}),
+        (3, {"predictor": "closed-form", "loss_normalisation": "batch"}),
         (3, {"norm_images": 2, "reference": True, "shard_optimizer": True}),
     ],
 )

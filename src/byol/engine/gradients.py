@@ -29,6 +29,7 @@ def over_processes(
         if config.network.norm_over == "all":
             images = config.optim.batch_size // config.optim.accumulation // processes.world
             span_(learner, images)
+        learner.spans = True
         ids = [device] if device.type == "cuda" else None
         # Norm buffers are equal already, or a process's own (networks/norm.py).
         network = DistributedDataParallel(learner, device_ids=ids, broadcast_buffers=False)

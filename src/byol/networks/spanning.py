@@ -30,6 +30,28 @@ def normalise(
     return output, mean, var * (count / max(count - 1, 1)), count
 
 
+def gathered(rows: Tensor) -> Tensor:
+    """(B, D) of each process to (W B, D) of all W, by rank; for a loss that all compute alike.
+
+    The gradient of a process's own rows is then W times what reaches them, as gradients are
+    averaged over processes afterwards: no communication on the way back.
+    """
+    return _Gathered.apply(rows)
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        own = gradient.chunk(dist.get_world_size())[dist.get_rank()]
+        return own * dist.get_world_size()
+
+
 class _Normalise(torch.autograd.Function):
     """Input, weight, bias to output (B, C, ...), means and biased variances (G, C)."""
 
