@@ -91,7 +91,7 @@ def disturb(
 
 
 def difference(one: Path, other: Path) -> float:
-    """The largest difference of two encoders' weights, as a share of each tensor's largest value."""
+    """The largest difference of weights, as a share of the largest weight of each tensor."""
     a, b = (load_file(out / "encoder.safetensors") for out in (one, other))
     worst = 0.0
     for name, value in a.items():

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import socket
 import traceback
 from collections.abc import Callable
@@ -40,7 +41,7 @@ def _receive(end: Connection) -> Any:
     if not end.poll(LIMIT):
         raise TimeoutError("a process does not answer")
     try:
-        value = end.recv()
+        value = pickle.loads(end.recv_bytes())
     except EOFError:
         return None  # it was killed
     if isinstance(value, tuple) and value[0] is AssertionError:
@@ -58,9 +59,13 @@ def _one(
 
     torch.set_num_threads(1)
     try:
-        end.send(work(*arguments))
+        _send(end, work(*arguments))
     except AssertionError:
-        end.send((AssertionError, traceback.format_exc()))
+        _send(end, (AssertionError, traceback.format_exc()))
     except Exception as error:
         traceback.print_exc()
-        end.send(error)
+        _send(end, error)
+
+
+def _send(end: Connection, value: Any) -> None:
+    end.send_bytes(pickle.dumps(value))  # tensors by value: the process ends before they are read

@@ -23,6 +23,6 @@ class Lost(Exception):
     speaks: whether this process is the one to say it.
     """
 
-    def __init__(self, sentence: str, speaks: bool) -> None:
+    def __init__(self, sentence: str, speaks: bool = False) -> None:
         super().__init__(sentence)
         self.speaks = speaks

@@ -202,6 +202,7 @@ def pick_device(name: str, processes: Processes) -> torch.device:
             f"{found if found.index is not None else f'{count} GPU(s)'}: start one process for "
             "each GPU (--nproc-per-node gpu) and leave the number out of --device"
         )
+    torch.cuda.set_device(here.local_rank)
     return torch.device("cuda", here.local_rank)
 
 
@@ -306,10 +307,13 @@ def _report(error: Exception, processes: Processes, store: Store) -> Lost | None
     try:
         store.set(f"ended/{processes.rank}", "" if felt else cause)
         causes = _collect(processes.world, store) if felt else {}
+        _leave(processes, store, len(causes) if felt else processes.world)
     except RuntimeError:  # the store has gone with the process that kept it
         return _lost(0, _SILENT, processes, processes.rank == 1) if felt else None
-    silent = {rank: _SILENT for rank in range(processes.world) if rank not in causes}
+    if not felt:
+        return None
     known = {rank: text for rank, text in causes.items() if text}
+    silent = {rank: _SILENT for rank in range(processes.world) if rank not in causes}
     for rank, text in (known or silent).items():
         first = processes.rank == min(causes.keys() - known.keys())
         return _lost(rank, text, processes, first and UserError.__name__ not in text)
@@ -326,6 +330,14 @@ def _collect(world: int, store: Store) -> dict[int, str]:
             if store.check([f"ended/{rank}"]):
                 causes[rank] = store.get(f"ended/{rank}").decode()
     return causes
+
+
+def _leave(processes: Processes, store: Store, others: int) -> None:
+    """The first process, which may keep the store, leaves when the others have read it."""
+    store.add("left", 1)
+    until = time.monotonic() + _REPORT_SECONDS
+    while processes.rank == 0 and store.add("left", 0) < others and time.monotonic() < until:
+        time.sleep(0.05)
 
 
 def _lost(rank: int, cause: str, processes: Processes, speaks: bool) -> Lost:
