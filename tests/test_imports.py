@@ -28,7 +28,8 @@ LEVELS: dict[str, float] = {
     # 2: what a run consists of
     "config": 2, "protocols": 2.1, "learner": 2, "monitor": 2.5,
     # 3 and 4: the engine and the loop
-    "engine.device": 3, "engine.signals": 3, "engine.processes": 3.1, "engine.checkpoint": 3.2,
+    "engine.device": 3, "engine.signals": 3, "engine.place": 3, "engine.lost": 3,
+    "engine.processes": 3.1, "engine.checkpoint": 3.2,
     "engine.gradients": 3.2, "engine.optimizer": 3.2, "engine.log": 3, "engine.runfolder": 3,
     "engine.fit": 4,
     # 5 to 8: tasks, recipes, the public functions, the command line

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from byol.engine import processes
-from byol.engine.processes import ALONE, Place, Processes, start
+from byol.engine import place as places
+from byol.engine.place import Place
+from byol.engine.processes import ALONE, Processes, start
 from byol.errors import Agreed, Lost, UserError
 from tests.several import several
 
@@ -38,7 +39,7 @@ def test_the_place_is_that_of_torchrun_or_srun(
         monkeypatch.delenv(name)
     for name, value in there.items():
         monkeypatch.setenv(name, value)
-    assert processes.place() == expected
+    assert places.place() == expected
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_the_place_is_that_of_torchrun_or_srun(
     [("gpu[003-010,020],cpu1", "gpu003"), ("a,b", "a"), ("n[7,9]-ib", "n7-ib"), ("host", "host")],
 )
 def test_the_first_machine_of_slurms_short_form(nodes: str, first: str) -> None:
-    assert processes.first_node(nodes) == first
+    assert places.first_node(nodes) == first
 
 
 @pytest.mark.parametrize(("n", "world"), [(10, 3), (2, 3), (0, 2), (7, 1), (4096, 512)])

@@ -4,14 +4,12 @@ torch.distributed does the work: gloo between CPUs and for what is agreed, NCCL 
 """
 
 import os
-import re
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,24 +18,14 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from byol.engine import device as devices
-from byol.errors import Agreed, Interrupted, Lost, UserError
+from byol.engine.lost import report
+from byol.engine.place import Place, meeting_point, place
+from byol.errors import Agreed, Interrupted, UserError
 
 T = TypeVar("T")
 START_SECONDS = 300  # in which all processes must have come
 STEP_SECONDS = 600  # in which all must reach the same step
 WORK_SECONDS = 7 * 86400  # for which others wait while one of them measures
-_REPORT_SECONDS = 4  # in which those that still live say so, after one was lost
-_FELT = re.compile(r"clos|reset|peer|timed? ?out|broken pipe|nccl|refused|unreachable", re.I)
-_SILENT = "ended without a word (killed, or its machine is gone)"
-
-
-class Place(NamedTuple):
-    """Where a process stands among all (rank, world) and among those of its machine."""
-
-    rank: int = 0
-    world: int = 1
-    local_rank: int = 0
-    local_world: int = 1
 
 
 @dataclass(frozen=True)
@@ -164,29 +152,6 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def place() -> Place:
-    """Where torchrun's or srun's environment puts this process; alone without either.
-
-    A script of sbatch has SLURM_PROCID too, but only srun starts several: it alone gives
-    SLURM_STEP_NUM_TASKS.
-    """
-    there = os.environ
-    if "RANK" in there and "WORLD_SIZE" in there:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    else:
-        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE")
-        if not (there.get(names[0]) and there.get(names[1])):
-            return Place()
-    rank, world, local_rank, local_world = (there.get(name, "") for name in names)
-    try:
-        return Place(int(rank), int(world), int(local_rank or 0), int(local_world or 1))
-    except ValueError:
-        raise UserError(
-            f"{', '.join(f'{name}={there.get(name)}' for name in names)} are not whole numbers: "
-            "start the processes with torchrun or srun"
-        ) from None
-
-
 def pick_device(name: str, processes: Processes) -> torch.device:
     """The device of that name for this process: GPU number `local_rank` where several are used.
 
@@ -242,7 +207,7 @@ def start(wants_gpu: bool | None = None) -> Iterator[Processes]:
         dist.destroy_process_group()
         raise
     except Exception as error:  # this process's own, or another's end that is felt here
-        lost = _report(error, processes, store)
+        lost = report(error, here.rank, processes.names, store)
         if isinstance(error, UserError):
             error = UserError(f"rank {here.rank} ({processes.names[here.rank]}): {error}")
         raise lost or error from error.__cause__
@@ -258,7 +223,7 @@ def _connected(here: Place) -> Processes:
 
 def _join(here: Place, wants_gpu: bool) -> Store:
     """Meet the others; the store in which they met."""
-    _meeting_point()
+    meeting_point()
     try:
         limit = timedelta(seconds=START_SECONDS)
         store, rank, world = next(rendezvous("env://", here.rank, here.world, timeout=limit))
@@ -279,67 +244,3 @@ def _join(here: Place, wants_gpu: bool) -> Store:
             f"{advice}"
         ) from error
     return store
-
-
-def _meeting_point() -> None:
-    """srun names no address: the step's first machine, and a port that follows from the job."""
-    there = os.environ
-    if "MASTER_ADDR" not in there:
-        nodes = there.get("SLURM_STEP_NODELIST") or there.get("SLURM_JOB_NODELIST") or "127.0.0.1"
-        there["MASTER_ADDR"] = first_node(nodes)
-    if "MASTER_PORT" not in there:
-        job = re.sub(r"\D", "", there.get("SLURM_JOB_ID", "")) or "0"
-        there["MASTER_PORT"] = str(20_000 + int(job) % 20_000)
-
-
-def first_node(nodes: str) -> str:
-    """The first machine of SLURM's short form: "gpu[003-010,020],cpu1" is gpu003."""
-    found = re.match(r"([^,\[]*)(?:\[(\d+)[^\]]*\]([^,\[]*))?", nodes)
-    return "".join(part or "" for part in found.groups()) if found else nodes
-
-
-def _report(error: Exception, processes: Processes, store: Store) -> Lost | None:
-    """Tell the others why this process ends; Lost where the reason is another one's end."""
-    felt = isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError) and _FELT.search(str(error)) is not None
-    )
-    cause = f"ended with {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    try:
-        store.set(f"ended/{processes.rank}", "" if felt else cause)
-        causes = _collect(processes.world, store) if felt else {}
-        _leave(processes, store, len(causes) if felt else processes.world)
-    except RuntimeError:  # the store has gone with the process that kept it
-        return _lost(0, _SILENT, processes, processes.rank == 1) if felt else None
-    if not felt:
-        return None
-    known = {rank: text for rank, text in causes.items() if text}
-    silent = {rank: _SILENT for rank in range(processes.world) if rank not in causes}
-    for rank, text in (known or silent).items():
-        first = processes.rank == min(causes.keys() - known.keys())
-        return _lost(rank, text, processes, first and UserError.__name__ not in text)
-    return None
-
-
-def _collect(world: int, store: Store) -> dict[int, str]:
-    """What those that still run, or ended with a word, have said within a few seconds."""
-    causes: dict[int, str] = {}
-    until = time.monotonic() + _REPORT_SECONDS
-    while len(causes) < world and time.monotonic() < until:
-        time.sleep(0.1)
-        for rank in set(range(world)) - causes.keys():
-            if store.check([f"ended/{rank}"]):
-                causes[rank] = store.get(f"ended/{rank}").decode()
-    return causes
-
-
-def _leave(processes: Processes, store: Store, others: int) -> None:
-    """The first process, which may keep the store, leaves when the others have read it."""
-    store.add("left", 1)
-    until = time.monotonic() + _REPORT_SECONDS
-    while processes.rank == 0 and store.add("left", 0) < others and time.monotonic() < until:
-        time.sleep(0.05)
-
-
-def _lost(rank: int, cause: str, processes: Processes, speaks: bool) -> Lost:
-    sentence = f"rank {rank} ({processes.names[rank]}) {cause}; the same command goes on"
-    return Lost(sentence, speaks)
