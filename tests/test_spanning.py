@@ -26,7 +26,7 @@ def batch(maps: bool) -> tuple[Tensor, Tensor]:
     return x * 2 + 30, g
 
 
-def passed(norm: nn.Module, x: Tensor, g: Tensor) -> dict[str, Tensor]:
+def passed(norm: Any, x: Tensor, g: Tensor) -> dict[str, Tensor]:
     """Two training passes, then everything that came of the second."""
     layers = nn.Sequential(norm, nn.ReLU(inplace=True))
     layers(x * 0.5)
@@ -41,11 +41,11 @@ def passed(norm: nn.Module, x: Tensor, g: Tensor) -> dict[str, Tensor]:
         "bias gradient": norm.bias.grad,
         "mean": norm.running_mean,
         "variance": norm.running_var,
-    }  # type: ignore[dict-item]
+    }
 
 
-def made(kind: Any, images: int | None) -> nn.Module:
-    norm: nn.Module = kind(5, images=images).double()
+def made(kind: Any, images: int | None) -> Any:
+    norm = kind(5, images=images).double()
     norm.weight.data.copy_(torch.linspace(0.5, 2, 5))
     norm.bias.data.copy_(torch.linspace(-1, 1, 5))
     return norm
@@ -85,7 +85,7 @@ def test_three_processes_are_one_batch() -> None:
             at += 1
 
 
-def _half() -> tuple[torch.dtype, Tensor, Tensor]:
+def _half() -> Any:
     with start(wants_gpu=False):
         holder = nn.Sequential(nn.BatchNorm2d(5), nn.BatchNorm2d(5, affine=False))
         span_(holder, IMAGES)
@@ -96,7 +96,7 @@ def _half() -> tuple[torch.dtype, Tensor, Tensor]:
 
 def test_half_precision_and_torchs_own_norms() -> None:
     """Both processes hold the same images here, so the plain norms say what must come out."""
-    plain = nn.Sequential(nn.BatchNorm2d(5), nn.BatchNorm2d(5, affine=False))
+    plain: Any = nn.Sequential(nn.BatchNorm2d(5), nn.BatchNorm2d(5, affine=False))
     x = batch(True)[0][:IMAGES].bfloat16()
     expected = plain(x)
     for dtype, y, var in several(2, _half):
