@@ -22,8 +22,8 @@ def _learner(independent: bool = False, objective: Objective = BYOL) -> Byol:
         return encoder, mlp(encoder.num_features, 16, 8)
 
     encoder, projector = modules()
-    target = modules() if independent else (None, None)
-    return Byol(encoder, projector, mlp(8, 16, 8), *target, objective=objective)
+    target_encoder, target_projector = modules() if independent else (None, None)
+    return Byol(encoder, projector, mlp(8, 16, 8), target_encoder, target_projector, objective)
 
 
 def _views(n: int = 6) -> tuple[Tensor, Tensor]:

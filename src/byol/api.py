@@ -270,8 +270,8 @@ def build_learner(config: Config, module: nn.Module | None = None) -> Byol:
         hidden = network.predictor_hidden_size or network.hidden_size
         predictor = head(network.projection_size, hidden, network.predictor_depth, predictor_norm)
     is_second = objective.target == "average" and network.independent_target and module is None
-    target = branch(None) if is_second else (None, None)
-    return Byol(encoder, projector, predictor, *target, objective=objective)
+    target_encoder, target_projector = branch(None) if is_second else (None, None)
+    return Byol(encoder, projector, predictor, target_encoder, target_projector, objective)
 
 
 def build_loader(
