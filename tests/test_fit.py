@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 import byol
 from byol import schedules
-from byol.engine import fit
-from byol.errors import UserError
+from byol.errors import Interrupted, UserError
 
 SMALL: dict[str, Any] = {
     "model": "convnet",
@@ -85,7 +84,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
 
     with monkeypatch.context() as patch:
         patch.setattr(schedules, "learning_rate", stop_at_3)
-        with pytest.raises(fit.Interrupted, match="stopped at step 3"):
+        with pytest.raises(Interrupted, match="stopped at step 3"):
             byol.pretrain(pictures(), out=tmp_path / "parts", **options)
     byol.pretrain(pictures(), out=tmp_path / "parts", **options)
     assert digest(tmp_path / "whole") == digest(tmp_path / "parts")

@@ -6,6 +6,7 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,16 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from byol import protocols, recipes, report
-from byol.config import FREE, Config, check, head_norms, to_dict, with_options
+from byol.config import FREE, Config, check, check_share, head_norms, to_dict, with_options
 from byol.data import statistics
-from byol.data.loader import Batch
+from byol.data.loader import Batch, Share
 from byol.data.loading import open_loader
 from byol.data.prepared import Prepared, prepare
-from byol.data.source import Source, open_splits
+from byol.data.source import Source, Splits, open_splits
 from byol.engine import checkpoint
 from byol.engine import device as devices
 from byol.engine.files import atomic_write
-from byol.engine.fit import Loader, fit, make_views
+from byol.engine.fit import Loader, fit
+from byol.engine.gradients import make_views
+from byol.engine.processes import ALONE, Processes, hint, pick_device, start
 from byol.engine.runfolder import RunFolder
 from byol.errors import UserError
 from byol.learner import Byol
@@ -66,36 +69,76 @@ def pretrain(
     overrides: any option of byol.config, by its flat name (epochs=100, view1_blur=0.5, ...).
 
     Returns what result.json holds. Raises UserError for what cannot work, and
-    byol.engine.fit.Interrupted after saving when stopped by a signal.
+    byol.errors.Interrupted after saving when stopped by a signal.
     """
+    with start() as processes:
+        quiet = mode == "quiet" or not processes.is_main
+        return _pretrain(
+            data,
+            Path(out),
+            recipe,
+            model,
+            "quiet" if quiet else mode,
+            overrides,
+            processes,
+            _silence if quiet else _say,
+        )
+
+
+def _pretrain(
+    data: Any,
+    out: Path,
+    recipe: str | None,
+    model: str | nn.Module | None,
+    mode: str,
+    overrides: dict[str, Any],
+    processes: Processes,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
     module = model if isinstance(model, nn.Module) else None
     if model is not None:
         overrides["model"] = "custom" if module is not None else model
-    say = _silence if mode == "quiet" else _say
-    splits = open_splits(data, overrides.get("eval_data"), overrides.get("split"))
-    config, reasons = resolve(splits.train, data, recipe, overrides)
-    check(config)
+    with processes.together():
+        with processes.main_first():  # who comes later finds the index of the shards
+            splits = open_splits(data, overrides.get("eval_data"), overrides.get("split"))
+        config, reasons = resolve(splits.train, data, recipe, overrides)
+        check(config)
+        _check_eval_data(config, splits)
+        prepared = prepare(splits, config.train.seed, config.data.hold_out)
+        device = pick_device(config.train.device, processes)
+        asked = "fp32" if config.network.reference else config.train.precision
+        config = with_options(config, {"precision": devices.pick_precision(device, asked)})
+        check_share(config, processes.world)
+        learner = build_learner(config, module)  # before the folder is touched: a name may be wrong
+    saved = {**to_dict(config), "source": _source_name(data)}
+    processes.agree({**saved, "images": len(prepared.train)})
+    folder = RunFolder(out)
+    with ExitStack() as lock:
+        finished = None
+        with processes.together():
+            if processes.is_main:
+                lock.enter_context(folder)
+                folder.match_config(saved, FREE, to_dict(Config()))
+                finished = _finished(config, prepared, folder)
+        if finished := processes.from_main(finished):
+            say(f"{folder.root} is finished; its figures are in {folder.root / 'result.json'}")
+            return finished
+        if processes.is_main:
+            machine = {**devices.environment(), "processes": processes.names}
+            folder.write_json("environment.json", machine)
+        more = hint(processes, device)
+        for sentence in (*reasons, *([more] if more else []), prepared.choice):
+            say(sentence)
+        say(f"writing to {folder.root}")
+        return _run(config, prepared, learner, folder, module, device, mode, say, processes)
+
+
+def _check_eval_data(config: Config, splits: Splits) -> None:
     if config.data.eval_data is not None and (splits.test is None or splits.test.labels is None):
         raise UserError(
             f"eval_data {config.data.eval_data} has no labels to measure with; give labelled "
             "images or leave --eval-data out"
         )
-    prepared = prepare(splits, config.train.seed, config.data.hold_out)
-    device = devices.pick_device(config.train.device)
-    asked = "fp32" if config.network.reference else config.train.precision
-    precision = devices.pick_precision(device, asked)
-    config = with_options(config, {"precision": precision})
-    learner = build_learner(config, module)  # before the folder is touched: a name may be wrong
-    with RunFolder(Path(out)) as folder:
-        saved = {**to_dict(config), "source": _source_name(data)}
-        folder.match_config(saved, FREE, to_dict(Config()))
-        if finished := _finished(config, prepared, folder):
-            say(f"{folder.root} is finished; its figures are in {folder.root / 'result.json'}")
-            return finished
-        folder.write_json("environment.json", devices.environment())
-        for sentence in (*reasons, prepared.choice, f"writing to {folder.root}"):
-            say(sentence)
-        return _run(config, prepared, learner, folder, module, device, mode, say)
 
 
 def _finished(config: Config, prepared: Prepared, folder: RunFolder) -> dict[str, Any] | None:
@@ -232,8 +275,11 @@ def build_learner(config: Config, module: nn.Module | None = None) -> Byol:
     return Byol(encoder, projector, predictor, target_encoder, target_projector, objective)
 
 
-def build_loader(config: Config, source: Source, device: torch.device) -> Loader:
-    """Resident for same-size sets that fit in memory, workers for everything else."""
+def build_loader(
+    config: Config, source: Source, device: torch.device, processes: Processes = ALONE
+) -> Loader:
+    """Resident for same-size sets that fit in memory, workers for everything else; it reads this
+    process's share of each batch."""
     data = config.data
     return open_loader(
         source,
@@ -243,19 +289,22 @@ def build_loader(config: Config, source: Source, device: torch.device) -> Loader
         value_range=data.value_range or (0, 255),
         batch_size=config.optim.batch_size,
         seed=config.train.seed,
-        workers=workers(config),
+        workers=workers(config, processes),
         device=device,
         rule=data.crop_rule,
         antialias=data.antialias,
         bad_share=data.bad_share,
+        share=Share(processes.rank, processes.world, config.optim.accumulation),
+        local_world=processes.place.local_world,
     )
 
 
-def workers(config: Config) -> int:
-    """Processes that read files: as asked, else one a core but one, 8 at most."""
+def workers(config: Config, processes: Processes = ALONE) -> int:
+    """Processes that read files for this one: as asked, else one a core but one, 8 at most; the
+    processes of a machine share its cores."""
     if config.data.workers is not None:
         return config.data.workers
-    return min(8, max(1, devices.cores() - 1))
+    return min(8, max(1, devices.cores() // processes.place.local_world - 1))
 
 
 def _run(
@@ -267,17 +316,23 @@ def _run(
     device: torch.device,
     mode: str,
     say: Callable[[str], None],
+    processes: Processes,
 ) -> dict[str, Any]:
     """Train, then measure: everything between an open run folder and result.json."""
     started, started_cpu = time.monotonic(), time.process_time()
     devices.make_deterministic(config.train.deterministic)
     first = copy.deepcopy(module)  # as it was given: the untrained encoder of the comparison
     learner = learner.to(device).to(memory_format=torch.channels_last)
-    loader = build_loader(config, prepared.train, device)
-    monitor = build_monitor(config, prepared, learner, device)
+    with processes.together():
+        loader = build_loader(config, prepared.train, device, processes)
+        monitor = None
+        if processes.is_main:
+            monitor = build_monitor(config, prepared, learner, device)
     batch = next(loader.batches(0, 1))
-    report.contact_sheet(make_views(config, batch, torch.device("cpu")), folder.root / "views.png")
     initialise_affine_(learner, lambda: learner(*_first_views(config, batch, device)))
+    if processes.is_main:
+        sheet = make_views(config, batch, torch.device("cpu"))
+        report.contact_sheet(sheet, folder.root / "views.png")
 
     def keep(learner: Byol) -> None:
         save_encoder(folder.root / "encoder", cast(Encoder, learner.encoder), describe(config))
@@ -296,8 +351,10 @@ def _run(
         device,
         mode,
         keep,
+        processes,
     )
-    keep(learner)
+    if processes.is_main:
+        keep(learner)
     result: dict[str, Any] = {
         "collapse": {"verdict": verdict.verdict, "reason": verdict.reason},
         "monitor": numbers,
@@ -307,19 +364,20 @@ def _run(
     if prepared.classes:
         untrained = build_learner(config, first).encoder
         say("measuring kNN and linear probes: trained encoder, untrained encoder, raw pixels")
-        result |= compare(config, prepared, learner.encoder, untrained, device, say)
+        result |= compare(config, prepared, learner.encoder, untrained, device, say, processes)
     if loader.bad:
         say(f"{len(loader.bad)} files could not be decoded: see {folder.root / 'bad_files.txt'}")
     result["seconds"] = round(time.monotonic() - started, 1)
     result["cpu_seconds"] = round(time.process_time() - started_cpu, 1)
-    folder.write_json("result.json", result)
-    report.curves(folder.root)
-    return result
+    if processes.is_main:
+        folder.write_json("result.json", result)
+        report.curves(folder.root)
+    return processes.from_main(result)
 
 
 def _first_views(config: Config, batch: Batch, device: torch.device) -> list[Tensor]:
     """Both views of as many images of the batch as pass at once."""
-    count = config.optim.batch_size // config.optim.accumulation
+    count = len(batch.index) // config.optim.accumulation
     return [view[:count] for view in make_views(config, batch, device)]
 
 
@@ -374,24 +432,31 @@ def compare(
     untrained: nn.Module,
     device: torch.device,
     say: Callable[[str], None],
+    processes: Processes = ALONE,
 ) -> dict[str, dict[str, float]]:
     """kNN and linear accuracy in percent of the trained encoder, the untrained one and raw pixels.
 
-    The untrained encoder's batch norms take the data's statistics first: a fairer opponent.
+    The untrained encoder's batch norms take the data's statistics first: a fairer opponent. All
+    processes extract features, the main one measures; the others return nothing.
     """
     data, train = config.data, config.train
+    geometry = (data.image_size, int(data.channels or 3), data.value_range or (0.0, 255.0))
+    count = workers(config, processes)
 
     def stream(source: Source) -> Any:
-        values, channels = data.value_range or (0, 255), int(data.channels or 3)
-        return extraction.stream(source, data.image_size, channels, values, workers(config))
+        return extraction.stream(source, *geometry, count)
 
     extraction.calibrate(untrained, stream(prepared.bank))
     untrained = untrained.to(device).to(memory_format=torch.channels_last)
     rows: dict[str, tuple[Tensor, Tensor]] = {}
     for name, encoder in (("trained", trained), ("untrained", untrained)):
-        bank, bank_labels = extraction.features(encoder, stream(prepared.bank), device)
-        queries, labels = extraction.features(encoder, stream(prepared.queries), device)
+        (bank, bank_labels, _), (queries, labels, _) = (
+            extraction.collect(encoder, source, geometry, count, device, processes)
+            for source in (prepared.bank, prepared.queries)
+        )
         rows[name] = (bank, queries)
+    if not processes.is_main:
+        return {}
     pixels = (extraction.pixels(stream(s)).to(device) for s in (prepared.bank, prepared.queries))
     rows["raw_pixels"] = (next(pixels), next(pixels))
     result: dict[str, dict[str, float]] = {"knn": {}, "linear": {}}
@@ -455,6 +520,7 @@ def embed(
     split: str | None = None,
     workers: int = 0,
     image_size: int | None = None,
+    say: Callable[[str], None] = _silence,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features (N, D) float32 and labels (N,) int64 (-1 without) of all readable images of `data`.
 
@@ -465,14 +531,20 @@ def embed(
         raise UserError(
             f"{path} ends in {path.suffix!r}; embeddings are written as .npz or .parquet"
         )
-    subject = open_subject(run, encoder, device, workers, image_size=image_size)
-    source = open_splits(data, None, split).train
-    places: list[int] = []
-    batches = extraction.stream(source, *subject.geometry, workers, places=places)
-    rows, labels = extraction.features(subject.encoder, batches, subject.device)
-    features, numbers = rows.cpu().numpy(), labels.cpu().numpy()
-    if path is not None:
-        report.write_embeddings(path, features, numbers, [source.locate(i) for i in places])
+    with start() as processes:
+        with processes.together(), processes.main_first():
+            subject = open_subject(
+                run, encoder, device, workers, image_size=image_size, processes=processes
+            )
+            source = open_splits(data, None, split).train
+        if processes.is_main:
+            say(f"features of {source.name}: {len(source):,} images (--split names another split)")
+        rows, labels, places = extraction.collect(
+            subject.encoder, source, subject.geometry, workers, subject.device, processes
+        )
+        features, numbers = rows.cpu().numpy(), labels.cpu().numpy()
+        if path is not None and processes.is_main:
+            report.write_embeddings(path, features, numbers, [source.locate(i) for i in places])
     return features, numbers
 
 
@@ -496,24 +568,31 @@ def evaluate(
     Raises UserError for what cannot work. Returns what PROTOCOL.json holds.
     """
     chosen = protocols.parse(protocol, options)
-    subject = open_subject(run, encoder, device, workers, image_size=image_size)
-    folder = Path(out) if out else Path(run, "evaluations") if Path(run).is_dir() else None
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
-    task = importlib.import_module(f"byol.tasks.{protocol}")
-    result: dict[str, Any] = task.evaluate(subject, data, chosen, folder, say)
-    if folder:
-        written = {
-            "protocol": protocol,
-            "options": dataclasses.asdict(chosen),
-            "data": _source_name(data),
-            "encoder": dict(subject.description),
-            "environment": devices.environment(),
-            "result": result,
-        }
-        atomic_write(folder / f"{protocol}.json", (json.dumps(written, indent=1) + "\n").encode())
-        say(f"written to {folder / protocol}.json")
-    return result
+    with start() as processes:
+        with processes.together():
+            subject = open_subject(
+                run, encoder, device, workers, image_size=image_size, processes=processes
+            )
+        folder = Path(out) if out else Path(run, "evaluations") if Path(run).is_dir() else None
+        if not processes.is_main:  # computes the same, and keeps it to itself
+            folder, say = None, _silence
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+        task = importlib.import_module(f"byol.tasks.{protocol}")
+        result: dict[str, Any] = task.evaluate(subject, data, chosen, folder, say)
+        if folder:
+            written = {
+                "protocol": protocol,
+                "options": dataclasses.asdict(chosen),
+                "data": _source_name(data),
+                "encoder": dict(subject.description),
+                "environment": devices.environment(),
+                "result": result,
+            }
+            text = json.dumps(written, indent=1) + "\n"
+            atomic_write(folder / f"{protocol}.json", text.encode())
+            say(f"written to {folder / protocol}.json")
+        return processes.from_main(result)
 
 
 def show_views(

@@ -7,14 +7,16 @@ commands.
 
 import argparse
 import difflib
+import os
 import sys
 import typing
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from typing import Any, NoReturn
 
 from byol import __version__
 from byol.config import GROUPS, options
-from byol.errors import UserError
+from byol.errors import Agreed, Interrupted, Lost, UserError
 from byol.protocols import PROTOCOLS, flags
 from byol.viewspec import PRESETS
 
@@ -175,15 +177,46 @@ def _run_and_data(parser: argparse.ArgumentParser, data_help: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for a mistake of input, 130 when interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
+    with ExitStack() as silenced:
+        if not _is_first():  # of several processes one speaks; the others only of their own faults
+            nowhere = silenced.enter_context(open(os.devnull, "w"))
+            silenced.enter_context(redirect_stdout(nowhere))
+            with redirect_stderr(nowhere):
+                arguments = _parse(words)
+        else:
+            arguments = _parse(words)
+        return _run(arguments)
+
+
+def _is_first() -> bool:
+    """Whether this is the only process, or the first that torchrun or srun started."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+
+
+def _parse(words: list[str]) -> dict[str, Any]:
     if "--help-all" in words:
         build_parser(show_all=True).parse_args([words[0], "--help"])
     arguments = vars(build_parser().parse_args(words))
     arguments.pop("help_all", None)
+    return arguments
+
+
+def _run(arguments: dict[str, Any]) -> int:
+    """The command; what it raises becomes a sentence and an exit code."""
     try:
         _COMMANDS[arguments.pop("command")](**arguments)
     except UserError as error:
-        print(f"byol: {error}", file=sys.stderr)
+        if _is_first() or not isinstance(error, Agreed):
+            print(f"byol: {error}", file=sys.stderr)
         return 2
+    except Lost as error:
+        if error.speaks:
+            print(f"byol: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as stop:
+        if _is_first():
+            print(f"byol: {stop}; run the same command to go on", file=sys.stderr)
+        return 130
     except KeyboardInterrupt:
         print("byol: interrupted", file=sys.stderr)
         return 130
@@ -203,13 +236,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _pretrain(quiet: bool, **arguments: Any) -> None:
     from byol.api import pretrain
-    from byol.engine.fit import Interrupted
 
-    try:
-        pretrain(mode="quiet" if quiet else "auto", **arguments)
-    except Interrupted as stop:
-        print(f"byol: {stop}; run the same command to go on", file=sys.stderr)
-        raise SystemExit(130) from None
+    pretrain(mode="quiet" if quiet else "auto", **arguments)
 
 
 def _evaluate(protocol: str, **arguments: Any) -> None:
@@ -249,7 +277,7 @@ def _compare(**arguments: Any) -> None:
 def _embed(**arguments: Any) -> None:
     from byol.api import embed
 
-    features, _ = embed(**arguments)
+    features, _ = embed(say=print, **arguments)
     print(f"{arguments['out']}: {features.shape[0]} images, {features.shape[1]} features each")
 
 

@@ -75,6 +75,9 @@ class NetworkConfig:
     norm_images: int | None = option(
         None, "images over which batch norm takes its statistics (all that pass at once)"
     )
+    norm_over: Literal["all", "process"] = option(
+        "all", "whose images pass at once for batch norm: all processes', or each one's own"
+    )
     zero_gamma: bool = option(
         False, "start residual branches at 0 (released code) instead of 1 (the paper's results)"
     )
@@ -156,6 +159,8 @@ class TrainConfig:
         "auto", "bf16 autocast where the hardware has it, or fp32", True
     )
     compile: bool = option(False, "torch.compile the networks")
+    compress_gradients: bool = option(False, "several processes exchange gradients in bf16")
+    shard_optimizer: bool = option(False, "several processes share out the optimizer's state")
     deterministic: bool = option(False, "bit-identical repeats on CUDA, slower")
     evaluations: int = option(10, "times that the run is measured on its way")
     final_linear: bool = option(True, "train linear probes at the end")
@@ -205,6 +210,7 @@ FREE = (
     "train.log_every",
     "train.save_seconds",
     "train.stop_on_collapse",
+    "train.shard_optimizer",
 )
 
 
@@ -351,6 +357,23 @@ def check(config: Config) -> None:
             low, high = (getattr(getattr(config, name), f"{kind}_{end}") for end in ("min", "max"))
             if low > high:
                 raise UserError(f"{name}_{kind}_min is {low}, above {name}_{kind}_max, {high}")
+
+
+def check_share(config: Config, world: int) -> None:
+    """Refuse a number of processes that cannot share a batch. Raises UserError."""
+    optim, network = config.optim, config.network
+    at_once = optim.batch_size // optim.accumulation
+    if at_once % world:
+        raise UserError(
+            f"{at_once} images pass at once (batch_size / accumulation), which {world} processes "
+            f"cannot share equally: start a number of processes that divides {at_once}, or change "
+            "--batch-size"
+        )
+    if network.norm_over == "process" and (own := at_once // world) % (network.norm_images or own):
+        raise UserError(
+            f"norm_images is {network.norm_images}, which does not divide the {own} images of a "
+            "process: change it, or leave norm_over at all"
+        )
 
 
 def _check_optim(optim: OptimConfig) -> None:

@@ -1,4 +1,4 @@
-"""The one exception that is meant for the person at the keyboard."""
+"""The exceptions that are meant for the person at the keyboard."""
 
 
 class UserError(Exception):
@@ -7,3 +7,22 @@ class UserError(Exception):
     Raised at the border (command line, configuration, data, run folder). The command line prints
     it without a traceback and exits with code 2.
     """
+
+
+class Agreed(UserError):
+    """A mistake that all processes of a run know of; the first of them says it."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM; the state of the last whole step is saved."""
+
+
+class Lost(Exception):
+    """Another process of the run ended; the sentence names it and why. Exit code 1.
+
+    speaks: whether this process is the one to say it.
+    """
+
+    def __init__(self, sentence: str, speaks: bool = False) -> None:
+        super().__init__(sentence)
+        self.speaks = speaks

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from byol.networks.heads import ClosedForm
+from byol.networks.spanning import gathered
 from byol.objective import BYOL, Objective, Pair, objective_loss
 
 
@@ -40,6 +41,8 @@ class Byol(nn.Module):
     a time. The target also runs in training mode: it normalises by its batch and has norm buffers
     of its own, which are not averaged from the online network's.
     """
+
+    spans = False  # whether the batch is that of all processes, each of which holds a part
 
     def __init__(
         self,
@@ -96,7 +99,10 @@ class Byol(nn.Module):
         faced1, faced2 = self.objective.faced((target1, target2))  # 2, 1: the other view's
         prediction1 = self._predict(projection1, faced1)  # (B, P)
         prediction2 = self._predict(projection2, faced2)
-        loss = objective_loss(self.objective, (prediction1, prediction2), (target1, target2))
+        predictions, targets = (prediction1, prediction2), (target1, target2)
+        if self.spans and self.objective.compares_images:
+            predictions, targets = _of_all(predictions), _of_all(targets)
+        loss = objective_loss(self.objective, predictions, targets)
         if not details:
             return loss
         return loss, Details(
@@ -120,7 +126,7 @@ class Byol(nn.Module):
     def _predict(self, projection: Tensor, target: Tensor) -> Tensor:
         """The prediction (B, P); a predictor that is solved for must see what it has to meet."""
         if isinstance(self.predictor, ClosedForm):
-            return self.predictor.forward(projection, target)
+            return self.predictor.forward(projection, target, self.spans)
         prediction: Tensor = self.predictor(projection)
         return prediction
 
@@ -132,3 +138,7 @@ class Byol(nn.Module):
         """
         if self.objective.target == "average" and tau < 1:
             torch._foreach_lerp_(self._target_parameters(), self._online_parameters(), 1 - tau)
+
+
+def _of_all(pair: Pair) -> Pair:
+    return gathered(pair[0]), gathered(pair[1])

@@ -38,6 +38,11 @@ class Objective:
     teacher: float = 1.0
     align: float = 0.0
 
+    @property
+    def compares_images(self) -> bool:
+        """Whether an image's loss depends on the others of its batch."""
+        return self.beta > 0 or self.loss_normalisation == "batch"
+
     def faced(self, targets: Pair) -> Pair:
         """The targets that the predictions of view 1 and of view 2 meet."""
         return targets if self.compare == "same" else (targets[1], targets[0])

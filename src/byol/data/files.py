@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from byol import ops
 from byol.data.decode import DecodeError
-from byol.data.loader import Batch, CropSpec, crop_boxes, positions
+from byol.data.loader import WHOLE, Batch, CropSpec, Share, crop_boxes, positions
 from byol.data.reader import BadFiles, Decoder
 from byol.data.source import Source
 from byol.errors import UserError
@@ -160,7 +160,9 @@ class FileLoader:
         antialias: bool = True,
         bad_share: float = 0.1,
         cache_bytes: int = 0,
+        share: Share = WHOLE,
     ) -> None:
+        self.share = share
         self.source, self.batch_size, self.seed = source, batch_size, seed
         self.workers, self.device = workers, torch.device(device)
         decoder = Decoder(source, channels, value_range, seed, cache_bytes // max(1, workers))
@@ -169,10 +171,12 @@ class FileLoader:
         self.bad = self._bad_files.bad
 
     def batches(self, start_step: int, total_steps: int) -> Iterator[Batch]:
-        """The batches of steps start_step to total_steps - 1; UserError for too many bad files."""
+        """This process's share of the batches of steps start_step to total_steps - 1; UserError
+        for too many bad files."""
 
         def positions_of(step: int) -> tuple[np.ndarray, np.ndarray]:
-            return positions(self.seed, len(self.source), self.batch_size, step)
+            epoch, index = positions(self.seed, len(self.source), self.batch_size, step)
+            return self.share.of(epoch), self.share.of(index)
 
         steps = _Steps(positions_of, start_step, total_steps)
         pinned = self.device.type == "cuda"
@@ -200,7 +204,7 @@ def images(
 
     `indices` chooses some of the images; share: see central_box. One that cannot be decoded is
     left out (so a batch may be smaller) and appended to `bad`; UserError where they are more than
-    bad_share, or all.
+    bad_share, or all of a set.
     """
     judge = BadFiles(source, bad_share)
     found = 0
@@ -214,7 +218,7 @@ def images(
         if stacked is not None:
             found += len(kept)
             yield stacked, labels, kept
-    if not found:
+    if not found and indices is None:
         raise UserError(f"no image of {source.name} could be decoded, such as {judge.bad[-1]}")
 
 

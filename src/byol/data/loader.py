@@ -47,6 +47,26 @@ def positions(seed: int, n: int, batch_size: int, step: int) -> tuple[np.ndarray
     return epoch, index
 
 
+@dataclass(frozen=True)
+class Share:
+    """The part of a batch that is one process's: of each of `pieces` equal pieces, which are
+    computed one after another, the `rank`-th of `world` equal slices. The default is all of it.
+
+    A piece of the batch is then the same images, in the same order, over any number of processes.
+    """
+
+    rank: int = 0
+    world: int = 1
+    pieces: int = 1
+
+    def of(self, array: np.ndarray) -> np.ndarray:
+        """(B, ...) to this process's (B / world, ...), piece by piece."""
+        slices = array.reshape(self.pieces, self.world, -1, *array.shape[1:])
+        own: np.ndarray = slices[:, self.rank].reshape(-1, *array.shape[1:])
+        return own
+
+
+WHOLE = Share()
 _remembered: dict[tuple[int, int, int], np.ndarray] = {}
 
 
@@ -140,16 +160,19 @@ class ResidentLoader:
         rule: str = "torchvision",
         antialias: bool = True,
         bad: list[str] | None = None,
+        share: Share = WHOLE,
     ) -> None:
+        self.share = share
         self.images, self.labels = images, labels
         self.size, self.crops, self.rule, self.antialias = size, crops, rule, antialias
         self.batch_size, self.seed = batch_size, seed
         self.bad = bad or []  # files that could not be decoded when the set was read
 
     def batches(self, start_step: int, total_steps: int) -> Iterator[Batch]:
-        """The batches of steps start_step to total_steps - 1."""
+        """This process's share of the batches of steps start_step to total_steps - 1."""
         for step in range(start_step, total_steps):
-            epoch, index = positions(self.seed, len(self.images), self.batch_size, step)
+            both = positions(self.seed, len(self.images), self.batch_size, step)
+            epoch, index = (self.share.of(part) for part in both)
             at = torch.from_numpy(index).to(self.images.device)
             crops = self._cut(at, epoch, index)  # (B, V, C, S, S)
             yield Batch(crops, self.labels[at], index, epoch)

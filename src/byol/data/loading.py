@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from byol.data.files import FileLoader
-from byol.data.loader import CropSpec, ResidentLoader
+from byol.data.loader import WHOLE, CropSpec, ResidentLoader, Share
 from byol.data.reader import Decoder
 from byol.data.resident import load_all
 from byol.data.source import Source
@@ -30,10 +30,13 @@ def open_loader(
     rule: str = "torchvision",
     antialias: bool = True,
     bad_share: float = 0.1,
+    share: Share = WHOLE,
+    local_world: int = 1,
 ) -> FileLoader | ResidentLoader:
     """Random crops of size x size pixels for each of `views` (one or two).
 
-    Resident for same-size sets that fit in memory, workers for everything else.
+    Resident for same-size sets that fit in memory, workers for everything else. share: the part of
+    each batch that this process reads; local_world: processes that share the machine's memory.
     """
     measured = measure(source)
     common: dict[str, Any] = {
@@ -43,6 +46,7 @@ def open_loader(
         "seed": seed,
         "rule": rule,
         "antialias": antialias,
+        "share": share,
     }
     if measured.same_size and measured.bytes_decoded_total_estimate < RESIDENT_BYTES:
         loaded = load_all(Decoder(source, channels, value_range, seed), bad_share)
@@ -56,7 +60,7 @@ def open_loader(
         workers=workers,
         device=device,
         bad_share=bad_share,
-        cache_bytes=int(RESIDENT_BYTES),
+        cache_bytes=int(RESIDENT_BYTES) // local_world,
         **common,
     )
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from byol.engine.files import atomic_write as atomic_write
+from byol.engine.processes import ALONE, Processes
+from byol.errors import Agreed
 
 _NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.pt")
 _PLAIN = (int, float, str, bool, type(None))
@@ -41,21 +43,47 @@ def save(folder: Path, step: int, state: State) -> Path:
     return path
 
 
-def newest(folder: Path, report: Callable[[str], None]) -> tuple[int, State] | None:
+def newest(
+    folder: Path, report: Callable[[str], None], processes: Processes = ALONE
+) -> tuple[int, State] | None:
     """(step, state) of the newest checkpoint that is whole, tensors on the CPU; None without one.
 
-    `report` gets one sentence for every damaged file that is passed over.
+    `report` gets one sentence for every damaged file that is passed over. Of several processes
+    each reads the file, and one that any of them cannot read is passed over by all; raises
+    UserError where that leaves nothing although some could read.
     """
-    found = _list(folder)
+    found = processes.from_main([(step, str(path)) for step, path in _list(folder)])
+    is_shared = True
     for step, path in found:
-        try:
-            return step, _read(path)
-        except Exception as error:  # torch.load raises many kinds on damaged or foreign content
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            report(f"{path} is damaged ({reason}); the checkpoint before it is used instead")
-    if found:
+        state, reason = _try(Path(path))
+        reasons = processes.gather(reason)
+        if not any(reasons):
+            return step, state
+        is_shared &= all(reasons)
+        if processes.is_main:
+            report(f"{path} is damaged ({_first(reasons)}); the checkpoint before it is used")
+    if not is_shared:
+        raise Agreed(
+            f"some processes can read checkpoints of {folder} that others cannot: put the run "
+            "folder on a file system that all machines share"
+        )
+    if found and processes.is_main:
         report(f"no checkpoint in {folder} can be read: the run begins again at step 0")
     return None
+
+
+def _try(path: Path) -> tuple[State, str | None]:
+    """The state, or why there is none."""
+    try:
+        return _read(path), None
+    except Exception as error:  # torch.load raises many kinds on damaged or foreign content
+        return {}, (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
+def _first(reasons: list[str | None]) -> str:
+    """The first reason; of several processes with its rank where others could read."""
+    rank, reason = next((rank, text) for rank, text in enumerate(reasons) if text)
+    return str(reason) if all(reasons) else f"rank {rank}: {reason}"
 
 
 def newest_step(folder: Path) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from byol.networks.spanning import gathered
+
 
 def mlp(
     d_in: int,
@@ -54,10 +56,14 @@ class ClosedForm(nn.Module):
         super().__init__()
         self.ridge = ridge
 
-    def forward(self, z: Tensor, target: Tensor) -> Tensor:
+    def forward(self, z: Tensor, target: Tensor, spans: bool = False) -> Tensor:
+        """`spans`: the batch is that of all processes."""
         with torch.autocast(z.device.type, enabled=False):
             z = z.to(torch.promote_types(z.dtype, torch.float32))
-            return z @ ridge_regression(z.detach(), target.detach().to(z.dtype), self.ridge)
+            batch = z.detach(), target.detach().to(z.dtype)
+            if spans:
+                batch = gathered(batch[0]), gathered(batch[1])
+            return z @ ridge_regression(*batch, self.ridge)
 
 
 def ridge_regression(z: Tensor, target: Tensor, ridge: float) -> Tensor:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from byol.networks.spanning import normalise
+
 
 def norm_layer(
     kind: str, maps: bool = True, reference: bool = False, images: int | None = None
@@ -46,6 +48,8 @@ class GroupedBatchNorm(nn.modules.batchnorm._BatchNorm):
     does not divide B, the groups are as equal as they can be.
     """
 
+    spans = False  # whether a batch is that of all processes; see span_
+
     def __init__(self, num_features: int, images: int | None = None) -> None:
         super().__init__(num_features)
         self.images = images
@@ -60,19 +64,27 @@ class GroupedBatchNorm(nn.modules.batchnorm._BatchNorm):
         assert mean is not None and var is not None and count is not None
         if not self.training:
             return F.batch_norm(input, mean, var, self.weight, self.bias, False, 0.0, self.eps)
+        output, means, variances, values = self._normalise(input)
+        with torch.no_grad():
+            count.add_(1)
+            self._average(mean, var, count, means.mean(0), variances.mean(0), values)
+        return output
+
+    def _normalise(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
+        """The output, each group's mean and unbiased variance (G, C), and the values in a group."""
+        if self.spans:
+            return normalise(input, self.weight, self.bias, self.eps, self.images)
+        assert self.running_mean is not None
         groups = max(1, len(input) // self.images) if self.images else 1
         parts = input.tensor_split(groups) if groups > 1 else (input,)
         # Momentum 1 makes the fused kernel hand out the batch's own mean and unbiased variance.
-        means, variances = mean.new_zeros(groups, len(mean)), mean.new_zeros(groups, len(mean))
+        means, variances = self.running_mean.new_zeros(2, groups, self.num_features)
         outputs = [
             F.batch_norm(part, m, v, self.weight, self.bias, True, 1.0, self.eps)
             for part, m, v in zip(parts, means, variances, strict=True)
         ]
-        with torch.no_grad():
-            count.add_(1)
-            values = input.numel() // input.shape[1] // groups
-            self._average(mean, var, count, means.mean(0), variances.mean(0), values)
-        return torch.cat(outputs) if groups > 1 else outputs[0]
+        values = input.numel() // input.shape[1] // groups
+        return torch.cat(outputs) if groups > 1 else outputs[0], means, variances, values
 
     def _average(
         self, mean: Tensor, var: Tensor, count: Tensor, new_mean: Tensor, new_var: Tensor, n: int
@@ -107,6 +119,62 @@ class DebiasedBatchNorm(GroupedBatchNorm):
             weight = self.momentum / (1 - (1 - self.momentum) ** count.to(mean.dtype))  # ()
         mean.lerp_(new_mean, weight)
         var.lerp_(new_var * ((n - 1) / n), weight)
+
+
+class _Activated(GroupedBatchNorm):
+    """timm's batch norms end in a drop layer and an activation."""
+
+    def __init__(self, given: nn.Module) -> None:
+        super().__init__(int(given.num_features))  # type: ignore[arg-type]
+        self.drop, self.act = given.drop, given.act
+
+    def forward(self, input: Tensor) -> Tensor:
+        output: Tensor = self.act(self.drop(super().forward(input)))  # type: ignore[operator]
+        return output
+
+
+def span_(module: nn.Module, images: int) -> None:
+    """Make the batch norms of a module take their statistics over all processes, in place.
+
+    images: of one process that pass at once. A norm whose groups lie within one process stays as it
+    is. Parameters and buffers remain the same objects; on GPUs torch's own SyncBatchNorm is taken
+    where it can be.
+    """
+    for parent in list(module.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, GroupedBatchNorm):
+                layer.spans = not layer.images or images % layer.images > 0
+            elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                setattr(parent, name, _spanning(layer))
+
+
+def _spanning(layer: nn.modules.batchnorm._BatchNorm) -> nn.Module:
+    """A norm that spans processes in the place of torch's or timm's."""
+    has_more = hasattr(layer, "act")
+    if layer.running_mean is None or isinstance(layer, nn.SyncBatchNorm):
+        return layer
+    if layer.running_mean.is_cuda and not has_more:
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(layer)
+        return converted
+    spanning = _Activated(layer) if has_more else GroupedBatchNorm(layer.num_features)
+    spanning.eps, spanning.momentum, spanning.spans = layer.eps, layer.momentum, True
+    for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+        setattr(spanning, name, getattr(layer, name))
+    return spanning
+
+
+def own_averages(module: nn.Module) -> list[Tensor]:
+    """The running averages that are of one process's images alone. They are linear in what they
+    average, so their mean over processes is the average over all images."""
+    return [
+        average
+        for layer in module.modules()
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        and not isinstance(layer, nn.SyncBatchNorm)
+        and not getattr(layer, "spans", False)
+        for average in (layer.running_mean, layer.running_var)
+        if average is not None
+    ]
 
 
 class Affine(nn.Module):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from byol.data.files import images
 from byol.data.prepared import Prepared, prepare_labelled
 from byol.data.source import Source, Subset, open_splits
 from byol.engine.device import autocast
+from byol.engine.processes import ALONE, Processes
+from byol.errors import Agreed
 from byol.monitor import Held, extract
 from byol.networks.norm import initialise_affine_
 from byol.tasks.augment import PLAIN, random_views
@@ -47,15 +50,17 @@ def stream(
     batch_size: int = 256,
     places: list[int] | None = None,
     share: float = 224 / 256,
+    at: Sequence[int] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of float images (B, C, S, S) in [0, 1] and labels (B,), in the source's order.
 
-    Images that cannot be decoded are left out; `places` receives the indices of the others.
+    Images that cannot be decoded are left out; `places` receives the indices of the others. `at`
+    chooses some, maybe none of which can be decoded; of a whole source some must be.
     """
     geometry = (size, channels, value_range)
-    for batch, labels, at in images(source, *geometry, batch_size, workers, share=share):
+    for batch, labels, where in images(source, *geometry, batch_size, workers, at, share=share):
         if places is not None:
-            places += at.tolist()
+            places += where.tolist()
         yield (batch.float() / 255 if batch.dtype == torch.uint8 else batch), labels
 
 
@@ -79,6 +84,37 @@ def features(
     return rows, torch.cat(labels).to(device)
 
 
+def collect(
+    encoder: nn.Module,
+    source: Source,
+    geometry: tuple[int, int, tuple[float, float]],
+    workers: int,
+    device: torch.device,
+    processes: Processes = ALONE,
+    share: float = 224 / 256,
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Features (N, D) float32, labels (N,) and places of all readable images of a source.
+
+    Each process extracts its own part, each image once; all of them get all. geometry: image size,
+    channels and value range, as `stream` takes them; share: of the shorter side, see
+    data.files.central_box.
+    """
+    places: list[int] = []
+    own = processes.share(len(source))
+    with processes.together():
+        batches = stream(source, *geometry, workers, places=places, share=share, at=own)
+        first = next(batches, None)
+        if first is not None:
+            rows, labels = features(encoder, chain([first], batches), device)
+        else:  # fewer images than processes, or none of these can be read
+            rows = torch.zeros(0, int(encoder.num_features), device=device)  # type: ignore[arg-type]
+            labels = torch.zeros(0, dtype=torch.int64, device=device)
+    at = processes.rows(torch.tensor(places, dtype=torch.int64, device=device))
+    if not len(at):
+        raise Agreed(f"no image of {source.name} could be decoded")
+    return processes.rows(rows), processes.rows(labels), at.tolist()
+
+
 def frozen(
     subject: Subject,
     source: Source,
@@ -89,8 +125,11 @@ def frozen(
 
     `places` receives their indices; share: of the shorter side, see data.files.central_box.
     """
-    batches = stream(source, *subject.geometry, subject.workers, places=places, share=share)
-    return features(subject.encoder, batches, subject.device)
+    how = (subject.geometry, subject.workers, subject.device, subject.processes, share)
+    rows, labels, where = collect(subject.encoder, source, *how)
+    if places is not None:
+        places += where
+    return rows, labels
 
 
 def pixels(batches: Iterator[tuple[Tensor, Tensor]]) -> Tensor:

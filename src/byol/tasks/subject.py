@@ -12,6 +12,7 @@ from torch import nn
 
 from byol.config import from_dict
 from byol.engine import device as devices
+from byol.engine.processes import ALONE, Processes, pick_device
 from byol.networks.encoder import BUILD_DEFAULTS, Encoder, build_encoder
 from byol.networks.foreign import open_encoder
 from byol.viewspec import ViewSpec
@@ -28,6 +29,7 @@ class Subject:
     precision: str  # "bf16" or "fp32", for training on top of it
     workers: int = 0  # processes that read files
     views: tuple[ViewSpec, ViewSpec] | None = None  # of its pretraining, where they are known
+    processes: Processes = ALONE  # those that share the extraction of features
 
     @property
     def geometry(self) -> tuple[int, int, tuple[float, float]]:
@@ -43,13 +45,15 @@ def open_subject(
     workers: int = 0,
     name: str = "trained",
     image_size: int | None = None,
+    processes: Processes = ALONE,
 ) -> Subject:
     """Any encoder that open_encoder opens, as a Subject. Raises UserError as that does."""
-    chosen = devices.pick_device(device)
+    chosen = pick_device(device, processes)
     network, description = open_encoder(run, encoder, image_size)
     network = network.to(chosen).to(memory_format=torch.channels_last)
     precision = devices.pick_precision(chosen, "auto")
-    return Subject(name, network, description, chosen, precision, workers, _views(run))
+    views = _views(run)
+    return Subject(name, network, description, chosen, precision, workers, views, processes)
 
 
 def _views(run: str | Path) -> tuple[ViewSpec, ViewSpec] | None:

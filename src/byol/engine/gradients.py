@@ -1,0 +1,87 @@
+"""The gradient of a step: views, forward and backward, piece by piece and over all processes.
+
+DistributedDataParallel averages gradients in buckets while the backward pass still runs.
+"""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from byol import views
+from byol.config import Config
+from byol.data.loader import Batch
+from byol.engine.device import autocast
+from byol.engine.processes import Processes
+from byol.learner import Byol, Details
+from byol.networks.norm import span_
+
+
+def over_processes(
+    config: Config, learner: Byol, device: torch.device, processes: Processes
+) -> nn.Module:
+    """The learner as the loop calls it: compiled if asked for, with the gradients and, unless
+    they are asked for by process, the batch statistics of all processes."""
+    network: nn.Module = learner
+    if processes.world > 1:
+        if config.network.norm_over == "all":
+            images = config.optim.batch_size // config.optim.accumulation // processes.world
+            span_(learner, images)
+        learner.spans = True
+        ids = [device] if device.type == "cuda" else None
+        # Norm buffers are equal already, or a process's own (networks/norm.py).
+        network = DistributedDataParallel(learner, device_ids=ids, broadcast_buffers=False)
+        if config.train.compress_gradients:
+            from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+
+            network.register_comm_hook(None, bf16_compress_hook)
+    return torch.compile(network) if config.train.compile else network  # type: ignore[return-value]
+
+
+def forward_backward(
+    config: Config, network: nn.Module, batch: Batch, device: torch.device
+) -> tuple[Tensor, Details, Tensor]:
+    """Gradients of a whole batch, piece by piece; the loss, the last piece's details and labels.
+
+    The loss is that of this process's images.
+    """
+    pieces = config.optim.accumulation
+    losses = []
+    for number, piece in enumerate(_pieces(batch, pieces)):
+        view1, view2 = make_views(config, piece, device)  # (b, C, S, S) each
+        # Pieces before the last one keep their gradients to themselves.
+        no_sync = getattr(network, "no_sync", None) if number < pieces - 1 else None
+        with no_sync() if no_sync else nullcontext():
+            with autocast(device, config.train.precision):
+                loss, details = network(view1, view2, details=True)
+            (loss / pieces).backward()
+        losses.append(loss.detach() / pieces)
+    return torch.stack(losses).sum(), details, piece.labels.to(device)
+
+
+def make_views(config: Config, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Crops (B, 2, C, S, S) to the two views (B, C, S, S) in [0, 1], on the device."""
+    crops = batch.crops.to(device, non_blocking=True)
+    specs = (config.view1, config.view2)
+    view1, view2 = views.make_views(crops, specs, config.train.seed, batch.epoch, batch.index)
+    return (
+        view1.contiguous(memory_format=torch.channels_last),
+        view2.contiguous(memory_format=torch.channels_last),
+    )
+
+
+def _pieces(batch: Batch, count: int) -> Iterator[Batch]:
+    """The batch in `count` equal pieces; gradients of all of them make one step."""
+    size = len(batch.index) // count
+    for start in range(0, size * count, size):
+        part = slice(start, start + size)
+        yield Batch(batch.crops[part], batch.labels[part], batch.index[part], batch.epoch[part])
+
+
+def finite(loss: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+    """Whether the loss and every gradient are finite, a scalar on the device."""
+    gradients = [w.grad for group in optimizer.param_groups for w in group["params"]]
+    norms = torch._foreach_norm([g for g in gradients if g is not None])
+    return torch.isfinite(torch.stack([loss, *norms]).sum())
