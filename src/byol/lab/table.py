@@ -171,10 +171,12 @@ def _signed(value: float | None) -> str:
 
 
 def _verdict(row: dict[str, Any]) -> str:
-    """healthy; or: 1 healthy, 1 collapsed; and why a run failed."""
+    """healthy; or: 1 healthy, 1 collapsed; and why a run failed, up to the reason's first comma.
+
+    All of it is in the table's JSON and in the runs' .failed files."""
     found = row["verdicts"]
     parts = list(found) if len(found) == 1 else [f"{n} {name}" for name, n in found.items()]
-    parts += [f"failed: {reason}" for reason in row["failed"]]
+    parts += dict.fromkeys(f"failed: {reason.split(', ')[0]}" for reason in row["failed"])
     waiting = row["missing"] and not row["failed"]
     return ", ".join([*parts, *([f"{row['missing']} to do"] if waiting else [])])
 
