@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from byol.api import build_learner
+from byol.build import build_learner
 from byol.config import Config, with_options
 from byol.data.loader import Batch, CropSpec, ResidentLoader
 from byol.engine.device import environment

@@ -12,10 +12,11 @@ import yaml
 from torch import Tensor, nn
 
 import byol
-from byol.api import build_learner, resolve
+from byol.build import build_learner
 from byol.config import check, from_dict
 from byol.data.source import open_source
 from byol.errors import UserError
+from byol.resolve import resolve
 
 ROOT = Path(__file__).parent.parent
 TINY: dict[str, Any] = {

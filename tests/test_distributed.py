@@ -14,7 +14,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from byol import schedules
-from byol.api import build_learner
+from byol.build import build_learner
 from byol.config import Config, with_options
 from byol.data.loader import CropSpec, ResidentLoader, Share, positions
 from byol.engine.fit import fit

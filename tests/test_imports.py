@@ -43,7 +43,7 @@ LEVELS: dict[str, float] = {
     "tasks.finetune": 4.8, "tasks.dense": 4.8, "tasks.knn": 5, "tasks.linear": 5,
     "tasks.semisup": 5.1, "tasks.supervised": 5.1, "tasks.transfer": 5.2, "tasks.segment": 5,
     "tasks.depth": 5, "tasks.detect": 5,
-    "relatives": 5.9, "recipes": 6,
+    "relatives": 5.9, "recipes": 6, "resolve": 6.5, "build": 6.5, "baselines": 6.6,
     "report": 7, "collect": 7, "comparison": 7.2, "api": 7.5, "__init__": 7.8,
     # the lab: tables without torch, then what runs and shows them
     "lab.__init__": 0, "lab.rows": 7, "lab.factors": 7.1, "lab.mechanisms": 7.1,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import byol
 from byol import api
+from byol.build import build_learner
 from byol.config import Config, with_options
 from byol.engine.gradients import make_views
 from byol.engine.optimizer import build_optimizer
@@ -75,7 +76,7 @@ def test_rates_of_projector_and_predictor() -> None:
     values = {**TINY, "predictor_lr": 10, "projector_lr": 2, "predictor_schedule": "constant"}
     del values["mode"]
     config = with_options(Config(), {**values, "mean": (0.5,) * 3, "std": (0.2,) * 3})
-    learner = api.build_learner(config)
+    learner = build_learner(config)
     optimizer = build_optimizer(config, learner)
     set_learning_rate(optimizer, 0.25, 0.5)
     rates = {id(w): group["lr"] for group in optimizer.param_groups for w in group["params"]}
@@ -87,7 +88,7 @@ def test_rates_of_projector_and_predictor() -> None:
 def test_without_multipliers_there_are_the_two_groups_of_old_checkpoints() -> None:
     values = {key: value for key, value in TINY.items() if key != "mode"}
     config = with_options(Config(), {**values, "mean": (0.5,) * 3, "std": (0.2,) * 3})
-    optimizer = build_optimizer(config, api.build_learner(config))
+    optimizer = build_optimizer(config, build_learner(config))
     assert [group["adapt"] for group in optimizer.param_groups] == [True, False]
     set_learning_rate(optimizer, 0.25, 0.5)
     assert {group["lr"] for group in optimizer.param_groups} == {0.25}

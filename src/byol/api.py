@@ -5,9 +5,8 @@ import dataclasses
 import importlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,41 +14,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from byol import protocols, recipes, report
-from byol.config import FREE, Config, check, check_share, head_norms, to_dict, with_options
-from byol.data import statistics
-from byol.data.loader import Batch, Share
-from byol.data.loading import open_loader
+from byol import protocols, report
+from byol.baselines import compare
+from byol.build import build_learner, build_loader, build_monitor, describe
+from byol.config import FREE, Config, check, check_share, to_dict, with_options
+from byol.data.loader import Batch
 from byol.data.prepared import Prepared, prepare
-from byol.data.source import Source, Splits, open_splits
+from byol.data.source import Splits, open_splits
 from byol.engine import checkpoint
 from byol.engine import device as devices
 from byol.engine.files import atomic_write
-from byol.engine.fit import Loader, fit
+from byol.engine.fit import fit
 from byol.engine.gradients import make_views
-from byol.engine.processes import ALONE, Processes, hint, pick_device, start
+from byol.engine.processes import Processes, hint, pick_device, start
 from byol.engine.runfolder import RunFolder
 from byol.errors import UserError
 from byol.learner import Byol
-from byol.monitor import Held, Monitor
-from byol.networks.convnet import init_official_
-from byol.networks.encoder import RESNET, Encoder, build_encoder
+from byol.networks.encoder import Encoder
 from byol.networks.external import save_encoder
 from byol.networks.foreign import open_encoder
-from byol.networks.heads import ClosedForm, mlp
-from byol.networks.norm import initialise_affine_, norm_layer
-from byol.networks.standardised import StandardisedLinear
-from byol.networks.unseen import zero_unseen_
-from byol.objective import Objective
+from byol.networks.norm import initialise_affine_
+from byol.resolve import resolve
 from byol.tasks import features as extraction
-from byol.tasks.knn import knn, knn_pixels
-from byol.tasks.linear import EpochFeatures, linear
 from byol.tasks.subject import open_subject
-from byol.viewspec import PRESETS, ViewSpec
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LIVE_BYTES = 3e8  # of images that the monitor keeps
-LIVE_BANK, LIVE_QUERIES = 5000, 2000  # at most, while training; the final numbers take all
 
 
 def pretrain(
@@ -164,149 +151,6 @@ def _source_name(data: Any) -> str:
     return str(data) if isinstance(data, (str, Path)) else type(data).__name__
 
 
-def resolve(
-    source: Source, data: Any, recipe: str | None, overrides: Mapping[str, Any]
-) -> tuple[Config, list[str]]:
-    """The complete configuration for a source, and sentences that give the reasons."""
-    measured = statistics.measure(source)
-    reasons = []
-    if recipe is None:
-        small = max(measured.height_median, measured.width_median) <= 64
-        recipe = "demo" if data is None else "small-32" if small else "photos-224"
-        if data is not None:
-            reasons.append(
-                f"recipe {recipe}, as images are about {measured.width_median:.0f} x "
-                f"{measured.height_median:.0f} pixels (--recipe chooses another)"
-            )
-    overrides = dict(overrides)
-    preset = overrides.pop("preset", None)
-    given = {key: overrides.get(key) for key in ("epochs", "batch_size", "optimizer")}
-    numbers = with_options(Config(), {k: v for k, v in given.items() if v is not None}).optim
-    asked = {k: getattr(numbers, k) for k, v in given.items() if v is not None}
-    config, reason = recipes.build(recipe, len(source), **asked)
-    if reason:
-        reasons.append(reason)
-    config = with_options(config, _from_data(measured, config.data.image_size))
-    if preset is not None:
-        view1, view2 = views_of(preset)
-        config = replace(config, view1=view1, view2=view2)
-    config = with_options(config, overrides)
-    if "zero_gamma" not in overrides and not RESNET.fullmatch(config.network.model):
-        config = with_options(config, {"zero_gamma": False})  # a recipe's, made for ResNets
-    if config.data.channels != 3:
-        reasons.append(
-            f"images have {config.data.channels} channel(s): saturation, hue and grey need RGB and "
-            "are left out"
-        )
-    if config.optim.batch_size > len(source):
-        reasons.append(
-            f"batch {config.optim.batch_size} is larger than the {len(source)} images: an image "
-            "appears more than once in a batch, with other views"
-        )
-    total, _ = config.steps(len(source))
-    if total < 1:
-        raise UserError(
-            f"{config.optim.epochs:g} epochs of {len(source)} images make no step of "
-            f"{config.optim.batch_size}: raise --epochs or lower --batch-size"
-        )
-    return config, reasons
-
-
-def views_of(preset: str) -> tuple[ViewSpec, ViewSpec]:
-    """The two views of a preset. Raises UserError for an unknown name."""
-    if preset not in PRESETS:
-        raise UserError(f"there is no preset {preset!r}; there are {', '.join(PRESETS)}")
-    return PRESETS[preset]
-
-
-def _from_data(measured: statistics.Statistics, image_size: int) -> dict[str, Any]:
-    """Channel count, value range and normalisation: ImageNet's for 8-bit RGB, else measured."""
-    is_photograph = measured.channels == 3 and measured.value_range == (0, 255)
-    return {
-        "channels": measured.channels,
-        "value_range": measured.value_range,
-        "mean": IMAGENET_MEAN if is_photograph else measured.mean,
-        "std": IMAGENET_STD if is_photograph else measured.std,
-    }
-
-
-def build_learner(config: Config, module: nn.Module | None = None) -> Byol:
-    """The two networks of a configuration, freshly initialised from its seed."""
-    torch.manual_seed(config.train.seed)
-    network, data = config.network, config.data
-    projector_norm, predictor_norm = head_norms(network)
-
-    def head(d_in: int, hidden: int, depth: int, kind: str, output_norm: bool = False) -> nn.Module:
-        norm = norm_layer(kind, False, network.reference, network.norm_images)
-        linear = StandardisedLinear if kind == "group-ws" else nn.Linear
-        module = mlp(d_in, hidden, network.projection_size, depth, norm, linear, output_norm)
-        if network.reference:
-            init_official_(module)
-        return module
-
-    def branch(given: nn.Module | None) -> tuple[Encoder, nn.Module]:
-        backbone = given or build_encoder(
-            network.model,
-            in_chans=int(data.channels or 3),
-            stem=network.stem,
-            reference=network.reference,
-            zero_gamma=network.zero_gamma,
-            image_size=data.image_size,
-            norm=network.norm,
-            norm_images=network.norm_images if network.norm == "batch" else None,
-        )
-        if network.zero_unseen:
-            zero_unseen_(backbone, int(data.channels or 3), data.image_size)
-        known = isinstance(getattr(backbone, "num_features", None), int)
-        size = None if known else data.image_size
-        encoder = Encoder(backbone, data.mean or (), data.std or (), size)
-        hidden, depth = network.hidden_size, network.projector_depth
-        features, output_norm = int(encoder.num_features), network.projector_output_norm
-        return encoder, head(features, hidden, depth, projector_norm, output_norm)
-
-    objective = Objective(**{f.name: getattr(config.objective, f.name) for f in fields(Objective)})
-    encoder, projector = branch(module)
-    predictor: nn.Module = ClosedForm(network.ridge)
-    if network.predictor == "mlp":
-        hidden = network.predictor_hidden_size or network.hidden_size
-        predictor = head(network.projection_size, hidden, network.predictor_depth, predictor_norm)
-    is_second = objective.target == "average" and network.independent_target and module is None
-    target_encoder, target_projector = branch(None) if is_second else (None, None)
-    return Byol(encoder, projector, predictor, target_encoder, target_projector, objective)
-
-
-def build_loader(
-    config: Config, source: Source, device: torch.device, processes: Processes = ALONE
-) -> Loader:
-    """Resident for same-size sets that fit in memory, workers for everything else; it reads this
-    process's share of each batch."""
-    data = config.data
-    return open_loader(
-        source,
-        (config.view1, config.view2),
-        size=data.image_size,
-        channels=int(data.channels or 3),
-        value_range=data.value_range or (0, 255),
-        batch_size=config.optim.batch_size,
-        seed=config.train.seed,
-        workers=workers(config, processes),
-        device=device,
-        rule=data.crop_rule,
-        antialias=data.antialias,
-        bad_share=data.bad_share,
-        share=Share(processes.rank, processes.world, config.optim.accumulation),
-        local_world=processes.place.local_world,
-    )
-
-
-def workers(config: Config, processes: Processes = ALONE) -> int:
-    """Processes that read files for this one: as asked, else one a core but one, 8 at most; the
-    processes of a machine share its cores."""
-    if config.data.workers is not None:
-        return config.data.workers
-    return min(8, max(1, devices.cores() // processes.place.local_world - 1))
-
-
 def _run(
     config: Config,
     prepared: Prepared,
@@ -379,115 +223,6 @@ def _first_views(config: Config, batch: Batch, device: torch.device) -> list[Ten
     """Both views of as many images of the batch as pass at once."""
     count = len(batch.index) // config.optim.accumulation
     return [view[:count] for view in make_views(config, batch, device)]
-
-
-def describe(config: Config) -> dict[str, Any]:
-    """What encoder.json says besides the weights' own facts."""
-    network, data = config.network, config.data
-    return {
-        "model": network.model,
-        "in_chans": data.channels,
-        "stem": network.stem,
-        "reference": network.reference,
-        "zero_gamma": network.zero_gamma,
-        "norm": network.norm,
-        "norm_images": network.norm_images if network.norm == "batch" else None,
-        "image_size": data.image_size,
-        "value_range": list(data.value_range or (0, 255)),
-    }
-
-
-def build_monitor(
-    config: Config, prepared: Prepared, learner: Byol, device: torch.device
-) -> Monitor:
-    """A monitor on as many held images as LIVE_BYTES allow."""
-    data = config.data
-    bytes_each = int(data.channels or 3) * data.image_size**2
-    most = max(64, int(LIVE_BYTES / bytes_each) // 2)
-
-    def held(source: Source, limit: int, stream: int) -> Held:
-        order = np.random.default_rng((config.train.seed, stream)).permutation(len(source))
-        at = np.sort(order[: min(limit, most)]).tolist()
-        values, channels = data.value_range or (0, 255), int(data.channels or 3)
-        return extraction.hold(source, data.image_size, channels, values, workers(config), at)
-
-    queries = held(prepared.queries, LIVE_QUERIES, 1)
-    bank = held(prepared.bank, LIVE_BANK, 2) if prepared.classes else queries
-    features = learner.encoder.num_features
-    return Monitor(
-        bank,
-        queries,
-        prepared.classes,
-        int(features),  # type: ignore[arg-type]
-        device,
-        config.train.knn_k,
-        config.train.knn_temperature,
-    )
-
-
-def compare(
-    config: Config,
-    prepared: Prepared,
-    trained: nn.Module,
-    untrained: nn.Module,
-    device: torch.device,
-    say: Callable[[str], None],
-    processes: Processes = ALONE,
-) -> dict[str, dict[str, float]]:
-    """kNN and linear accuracy in percent of the trained encoder, the untrained one and raw pixels.
-
-    The untrained encoder's batch norms take the data's statistics first: a fairer opponent. All
-    processes extract features, the main one measures; the others return nothing.
-    """
-    data, train = config.data, config.train
-    geometry = (data.image_size, int(data.channels or 3), data.value_range or (0.0, 255.0))
-    count = workers(config, processes)
-
-    def stream(source: Source) -> Any:
-        return extraction.stream(source, *geometry, count)
-
-    extraction.calibrate(untrained, stream(prepared.bank))
-    untrained = untrained.to(device).to(memory_format=torch.channels_last)
-    rows: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, encoder in (("trained", trained), ("untrained", untrained)):
-        (bank, bank_labels, _), (queries, labels, _) = (
-            extraction.collect(encoder, source, geometry, count, device, processes)
-            for source in (prepared.bank, prepared.queries)
-        )
-        rows[name] = (bank, queries)
-    if not processes.is_main:
-        return {}
-    pixels = (extraction.pixels(stream(s)).to(device) for s in (prepared.bank, prepared.queries))
-    rows["raw_pixels"] = (next(pixels), next(pixels))
-    result: dict[str, dict[str, float]] = {"knn": {}, "linear": {}}
-    for name, (bank, queries) in rows.items():
-        neighbours = (train.knn_k, train.knn_temperature)
-        vote = knn_pixels if name == "raw_pixels" else _top1
-        result["knn"][name] = vote(
-            bank, bank_labels, queries, labels, prepared.classes, *neighbours
-        )
-        if train.final_linear:
-            probe = linear(_cached(bank), bank_labels, queries, labels, prepared.classes)
-            result["linear"][name] = probe["top1"]
-    for kind, title in (("knn", f"kNN (k = {train.knn_k})"), ("linear", "linear probe")):
-        if result[kind]:
-            values = "   ".join(f"{n.replace('_', ' ')} {v:.1f} %" for n, v in result[kind].items())
-            say(f"{title}: {values}")
-    knn_of = result["knn"]
-    if knn_of["trained"] <= max(knn_of["untrained"], knn_of["raw_pixels"]):
-        say(
-            "the trained encoder does not beat both the untrained one and pixels: train longer, "
-            "look at views.png (what both views share is what is learned), or try another --preset"
-        )
-    return result
-
-
-def _top1(*arguments: Any) -> float:
-    return knn(*arguments)["top1"]
-
-
-def _cached(rows: Tensor) -> EpochFeatures:
-    return lambda epoch: rows
 
 
 def load_encoder(run_or_file: str | Path, encoder: nn.Module | None = None) -> nn.Module:

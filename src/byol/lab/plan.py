@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from byol.api import resolve
 from byol.config import Config, check, options, with_options
 from byol.data.source import open_splits
 from byol.errors import UserError
 from byol.lab.rows import Row, Table
+from byol.resolve import resolve
 
 _NUMBER = r"\d*\.?\d+(?:e[+-]?\d+)?"
 _SHARE = re.compile(rf"x\s*({_NUMBER})(?:/({_NUMBER}))?(?: of (\w+))?")
