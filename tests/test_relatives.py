@@ -12,7 +12,8 @@ from torch import Tensor
 import byol
 from byol import api
 from byol.config import Config, with_options
-from byol.engine.fit import build_optimizer, make_views
+from byol.engine.gradients import make_views
+from byol.engine.optimizer import build_optimizer
 from byol.networks.norm import Affine
 from byol.optim import set_learning_rate
 
