@@ -45,14 +45,14 @@ def path(
     targets: Tensor,
     classes: int,
     strengths: Sequence[float] = STRENGTHS,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-7,
 ) -> Iterator[tuple[float, Regression]]:
     """(C, the regression at C) for each strength, from the smallest C to the largest.
 
     features (N, D), floats, on any device: computed in their own precision. targets: (N,) int64
     in [0, K), or for multi-label (N, K) of 1 (is there), 0 (is not) and -1 (left out).
     A strength is done when a further step would lower the mean loss by less than `tolerance`
-    nats, and by less than a thousandth of itself.
+    nats, and the objective by less than 0.001 %.
     """
     columns, axes, mean, spread = _turned(features)
     losses = _Losses(targets, classes, features)
@@ -137,7 +137,7 @@ class _Problem:
         for _ in range(_MOST_STEPS):
             direction = _direction(gradient, pairs, curvature)
             gain = -float((direction * gradient).sum()) / 2
-            if gain <= min(tolerance, 1e-3 * float(value)):
+            if gain <= min(tolerance, 1e-5 * float(value)):
                 break
             step, value, scores, error = self._search(theta, direction, scores, -2 * gain)
             moved = step * direction
