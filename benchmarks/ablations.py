@@ -115,6 +115,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--add", nargs=2, metavar=("FOLDER", "NAME"))
+    parser.add_argument("--command", default="", help="with --add: what made the folder")
     parser.add_argument("--fill", action="store_true")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
@@ -123,7 +124,7 @@ def main() -> int:
             print("not up to date: docs/ablations.md; run python benchmarks/ablations.py --fill")
             return 1
     elif options.add:
-        add(Path(options.add[0]), options.add[1])
+        add(Path(options.add[0]), options.add[1], options.command)
     elif options.fill:
         DOCUMENT.write_text(filled(DOCUMENT.read_text()))
     else:

@@ -185,7 +185,10 @@ def caption(summary: dict[str, Any]) -> str:
     """What the columns are, in one paragraph."""
     seeds, figure = summary["seeds"], FIGURES[summary["figure"]]
     spread = f", mean of {seeds} seeds ± half the range" if seeds > 1 else ", one seed"
-    metric = f"{summary['metric']} ({summary['source']})" if summary["metric"] else "none"
+    named = any(row["paper"] is not None for row in summary["rows"])
+    metric = "as the rows of the table give it" if named else "none"
+    if summary["metric"]:
+        metric = f"{summary['metric']} ({summary['source']})"
     texts = [f"Ours: {figure} top-1 in %{spread}; paper: {metric}."]
     if summary["untrained"] is not None:
         texts.append(f"The untrained network: {summary['untrained']:.1f}.")
