@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -87,8 +87,10 @@ def fit(
 
     title = f"{config.network.model}, {images} images, {optim.epochs:g} epochs"
     progress = Progress(total_steps, optim.batch_size, at.step, mode, title)  # type: ignore[arg-type]
-    writes = Log(folder.root, at.step) if monitor else nullcontext()
-    with stop_signals() as stopped, writes as log, progress:
+    with ExitStack() as during:
+        stopped = during.enter_context(stop_signals())  # first: a log means that it can be stopped
+        log = during.enter_context(Log(folder.root, at.step)) if monitor else None
+        during.enter_context(progress)
         saved = asked = time.monotonic()
         for batch in loader.batches(at.step, total_steps):
             waited = time.monotonic() - asked
