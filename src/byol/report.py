@@ -83,7 +83,7 @@ def curves(run: Path) -> None:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
         if axis.has_data():
-            axis.legend(frameon=False)
+            axis.legend(frameon=False, loc="upper right" if title == "loss" else "upper left")
         else:
             axis.text(0.5, 0.5, "no labels", ha="center", va="center", transform=axis.transAxes)
     figure.savefig(run / "curves.png", dpi=110)

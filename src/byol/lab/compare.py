@@ -79,6 +79,6 @@ def _draw(runs: list[Path], path: Path) -> None:
         axis.set_title(name.replace("_", " "))
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
-    axes[0].legend(frameon=False, fontsize=8)
+    axes[0].legend(frameon=False, fontsize=8, loc="upper right")
     figure.savefig(path, dpi=110)
     plt.close(figure)

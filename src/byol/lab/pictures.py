@@ -47,7 +47,7 @@ def differences(summary: dict[str, Any], path: Path) -> None:
     axis.set_ylabel(f"difference to the baseline in points\n(ours: {FIGURES[summary['figure']]})")
     axis.set_title(summary["table"])
     axis.grid(axis="y", alpha=0.3)
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="lower left")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

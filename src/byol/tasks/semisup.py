@@ -190,6 +190,6 @@ def _picture(found: Mapping[str, Mapping[str, Row]], path: Path) -> None:
     axis.set_xlabel("labelled images in %")
     axis.set_ylabel("top-1 accuracy in %")
     axis.grid(alpha=0.3)
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="upper left")
     figure.savefig(path, dpi=110)
     plt.close(figure)
