@@ -191,7 +191,7 @@ def test_a_vanished_file_is_a_bad_file(tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import multiprocessing, sys, threading, time
+import multiprocessing, signal, sys, threading, time
 from byol.data.files import FileLoader
 from byol.data.loader import CropSpec
 from byol.data.source import open_source
@@ -200,6 +200,7 @@ def name_workers():
         time.sleep(0.001)
     print(*[child.pid for child in children], flush=True)
 def main():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     multiprocessing.set_start_method(sys.argv[2])
     threading.Thread(target=name_workers).start()
     loader = FileLoader(open_source(sys.argv[1]), channels=3, value_range=(0, 255), size=16,

@@ -186,7 +186,7 @@ def test_evaluated_and_embedded_like_a_run(network: nn.Module, tmp_path: Path) -
         expected = encoder(enlarged.images.float() / 255)
     torch.testing.assert_close(torch.from_numpy(features), expected, **CLOSE)
     result = byol.evaluate("knn", tmp_path / "w.pth", data, out=tmp_path / "e", k=3, **words)
-    assert 0 <= result["top1"] <= 100
+    assert 0 <= result["rows"]["trained"]["top1"] <= 100
     written = json.loads((tmp_path / "e" / "knn.json").read_text())["encoder"]
     assert written["weights"].endswith("w.pth") and written["image_size"] == 40
 
