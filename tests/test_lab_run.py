@@ -55,8 +55,13 @@ def wait_for(path: Path, lines: int, process: "subprocess.Popen[str]") -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-c"])
+@pytest.mark.parametrize(
+    "kill",
+    [
+        pytest.param(signal.SIGKILL, id="killed"),
+        pytest.param(signal.SIGINT, id="ctrl-c", marks=pytest.mark.slow),
+    ],
+)
 def test_a_table_is_stopped_half_way_and_goes_on(tmp_path: Path, kill: signal.Signals) -> None:
     mine = table(tmp_path / "mine.yaml", Row("short"), Row("long", {"epochs": 30}), Row("bad"))
     rows = yaml.safe_load(mine.read_text())
