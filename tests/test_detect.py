@@ -98,17 +98,6 @@ def test_an_interrupted_training_ends_where_a_whole_one_does(
     assert all(torch.equal(whole[name], value) for name, value in resumed.items())
 
 
-def test_work_of_other_options_or_weights_is_not_taken_up(tmp_path: Path) -> None:
-    def place(options: Detect, encoder: int, row: str = "trained") -> Path | None:
-        torch.manual_seed(encoder)
-        return detect._work_folder(tmp_path, subject(), "data", options, row)
-
-    same = place(TINY, 0)
-    assert same == place(TINY, 0)
-    others = {place(replace(TINY, lr=1.0), 0), place(TINY, 1), place(TINY, 0, "supervised")}
-    assert len(others | {same}) == 4
-
-
 def test_found_boxes_are_in_pixels_of_the_original_image(data: Path) -> None:
     """Boxes of a detector that gives back the true ones of the resized image."""
     splits = open_boxes(data)

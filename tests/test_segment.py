@@ -1,6 +1,5 @@
 """Segmentation: its formulas, the command end to end, and that it learns."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,8 @@ from byol import api, cli
 from byol.errors import UserError
 from byol.networks.encoder import Encoder, build_encoder
 from byol.networks.external import save_encoder
-from byol.protocols import Segment
 from byol.tasks import segment
-from byol.tasks.dense import open_dense, rate, work_folder
-from byol.tasks.subject import open_subject
+from byol.tasks.dense import rate
 from tests.scenes import SHAPES, write_voc
 
 TINY: dict[str, Any] = {"steps": 3, "batch_size": 2, "crop": 40}
@@ -92,17 +89,6 @@ def test_same_seed_same_numbers_and_a_stopped_training_goes_on(
         again = api.evaluate("segment", tmp_path / "b", data, say=lambda line: None, **options)
     assert results[0] == results[1] == again
     assert list(again["classes"]) == ["class 0", "class 1", "class 2"]
-
-
-def test_work_belongs_to_one_encoder_and_one_setting(tmp_path: Path) -> None:
-    data = write_voc(tmp_path / "voc", 3, 1, 48)
-    options, folders = Segment(**TINY), set()
-    for name, seed in (("a", 1), ("b", 2)):
-        subject = open_subject(make_run(tmp_path / name, seed=seed), device="cpu")
-        said = open_dense(subject, data, "classes", segment.highest_class, options, print)
-        for chosen in (options, options, dataclasses.replace(options, steps=4)):
-            folders.add(work_folder(tmp_path, chosen, subject, said[0]))
-    assert len(folders) == 4 and work_folder(None, options, subject, said[0]) is None
 
 
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:

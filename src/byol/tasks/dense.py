@@ -1,9 +1,7 @@
 """What segmentation and depth share: the data, the networks compared, their training, a picture."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -122,8 +120,6 @@ def fitted(
 
     network.train()
     folder = dense.work and dense.work / row / f"{lr:g}-{len(reader.pairs)}"
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
     title = f"{row}, lr {lr:g}"
     train(
         network, optimizer, batches, loss, lambda step: rate(step / options.steps), options.steps,
@@ -169,20 +165,6 @@ def _network(dense: Dense, start: Subject, frozen: bool) -> DenseNetwork:
         head = dense.head(encoder.channels)
     network = DenseNetwork(encoder, head, frozen).to(dense.subject.device)
     return network.to(memory_format=torch.channels_last)
-
-
-def work_folder(
-    folder: Path | None, options: Options, subject: Subject, train: PairReader
-) -> Path | None:
-    """The place of the checkpoints of just this encoder, data and options."""
-    if folder is None:
-        return None
-    said = [asdict(options), train.pairs.name, len(train.pairs), dict(subject.description)]
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
-    for tensor in subject.encoder.state_dict().values():
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    name = type(options).__name__.lower()
-    return folder / "work" / f"{name}-{digest.hexdigest()[:12]}"
 
 
 def draw_picture(columns: dict[str, list[np.ndarray]], path: Path, legend: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Depth from one image with up-projections and the reverse Huber loss (paper appendix D.6; network
 and loss of Laina et al., 2016). The paper names no schedule; that of segmentation is taken."""
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,9 @@ from byol.tasks.dense import (
     outputs,
     shown,
     starts,
-    work_folder,
 )
 from byol.tasks.subject import Subject
+from byol.tasks.training import work_folder
 
 COLOUR_STREAM = 21  # of random numbers
 
@@ -42,9 +43,11 @@ def evaluate(
         raise UserError(f"depth_scale is {options.depth_scale}; it must be positive")
     train, test, _, skipped = open_dense(subject, data, "depth", _has_depth, options, say)
     cut = partial(Cut, (options.height, options.width), 0, options.side)
+    said = (asdict(options), train.pairs.name, len(train.pairs), dict(subject.description))
+    work = work_folder(folder, "depth", subject.encoder, *said)
     dense = Dense(
         subject, options, train, test, cut(flips=True), cut(), depth_head, _loss,
-        partial(colours, options.seed), work_folder(folder, options, subject, train),
+        partial(colours, options.seed), work,
     )  # fmt: skip
     lr = options.lr * options.batch_size / 256
     rows: dict[str, dict[str, float]] = {}

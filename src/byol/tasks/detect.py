@@ -7,8 +7,6 @@ by default, and divides the rate at the same shares. The appendix calls the repr
 the main text fine-tuned: `frozen` chooses.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -28,7 +26,7 @@ from byol.tasks.features import calibrate
 from byol.tasks.precision import METRICS, Boxes
 from byol.tasks.scenes import Resize, Scenes, all_scenes, training_scenes
 from byol.tasks.subject import Subject, untrained
-from byol.tasks.training import train
+from byol.tasks.training import train, work_folder
 
 CALIBRATED = 40  # images that give an untrained network its norm statistics
 
@@ -50,7 +48,8 @@ def evaluate(
     rows: dict[str, dict[str, float]] = {}
     tables: dict[str, precision.Table] = {}
     for name, (start, frozen) in _starts(subject, splits.train, options).items():
-        work = _work_folder(folder, start, data, options, name)
+        said = (asdict(options), str(data))
+        work = work_folder(folder, f"detect-{name}", start.encoder, *said)
         detector = fitted(start, splits.train, options, frozen, name, work)
         bad: list[str] = []
         found, true = detections(detector, start, splits.test, options, bad)
@@ -183,20 +182,6 @@ def _say_table(table: precision.Table, say: Say) -> None:
     for name, row in table.items():
         numbers = " ".join(f"{row[metric]:9.1f}" for metric in METRICS)
         say(f"  {name:{width}} {row['boxes']:7.0f} {numbers}")
-
-
-def _work_folder(
-    folder: Path | None, start: Subject, data: Any, options: Detect, row: str
-) -> Path | None:
-    """The place of the checkpoints of just this encoder, data and options."""
-    if folder is None:
-        return None
-    digest = hashlib.sha256(json.dumps([str(data), asdict(options)], sort_keys=True).encode())
-    for tensor in start.encoder.state_dict().values():
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    work = folder / "work" / f"detect-{row}-{digest.hexdigest()[:12]}"
-    work.mkdir(parents=True, exist_ok=True)
-    return work
 
 
 def _picture(

@@ -1,6 +1,7 @@
 """Semantic segmentation with a fully convolutional head (paper appendix D.4; network and crops of
 He et al., "Momentum contrast", 2020)."""
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ from byol.tasks.dense import (
     outputs,
     shown,
     starts,
-    work_folder,
 )
 from byol.tasks.subject import Subject
+from byol.tasks.training import work_folder
 
 SMALLEST = 33  # pixels of a crop, so that maps of stride 16 are larger than one
 
@@ -45,11 +46,12 @@ def evaluate(
     )
     names = train.pairs.classes or tuple(f"class {i}" for i in range(largest + 1))
     size = (options.crop, options.crop)
+    said = (asdict(options), train.pairs.name, len(train.pairs), dict(subject.description))
     dense = Dense(
         subject, options, train, test,
         Cut(size, IGNORED, scales=(0.5, 2.0), flips=True), Cut(size, IGNORED),
         partial(fcn_head, classes=len(names)), pixel_loss, _unchanged,
-        work_folder(folder, options, subject, train),
+        work_folder(folder, "segment", subject.encoder, *said),
     )  # fmt: skip
     rows: dict[str, dict[str, float]] = {}
     classes: dict[str, dict[str, float | None]] = {name: {} for name in names}

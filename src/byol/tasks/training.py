@@ -1,5 +1,7 @@
 """The loop of every evaluation that trains with labels: fine-tuning and dense prediction."""
 
+import hashlib
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -70,6 +72,17 @@ def train(
                 checkpoint.save(folder, step + 1, state)
                 saved = time.monotonic()
             asked = time.monotonic()
+
+
+def work_folder(folder: Path | None, name: str, encoder: nn.Module, *said: object) -> Path | None:
+    """The place in `folder` for the checkpoints of just this encoder and what is `said` of the
+    data and the options; None where nothing is to be written."""
+    if folder is None:
+        return None
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
+    for tensor in encoder.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return folder / "work" / f"{name}-{digest.hexdigest()[:12]}"
 
 
 def _resume(folder: Path | None, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
