@@ -111,7 +111,7 @@ class Segment:
     )
     weight_decay: float = option(1e-4, "weight decay")
     frozen: bool = option(False, "train the head alone, on the encoder as it is")
-    baselines: bool = option(True, "train an untrained encoder alike, to compare")
+    baselines: bool = option(True, "the same from scratch, and the head on random weights")
     seed: int = option(0, "seed of heads, crops and held-out images")
 
 
@@ -130,7 +130,7 @@ class Depth:
     weight_decay: float = option(5e-4, "weight decay")
     depth_scale: float = option(1000, "units of a depth file in a metre")
     frozen: bool = option(False, "train the head alone, on the encoder as it is")
-    baselines: bool = option(True, "train an untrained encoder alike, to compare")
+    baselines: bool = option(True, "the same from scratch, and the head on random weights")
     seed: int = option(0, "seed of heads, crops and colours")
 
 
@@ -143,7 +143,7 @@ class Detect:
     neck: Literal["c4", "fpn"] = option("c4", "conv5 as box head (paper), or a feature pyramid")
     frozen: bool = option(False, "leave every weight of the encoder as it is")
     norms: Literal["frozen", "train"] = option(
-        "frozen", "batch norm statistics: those of the encoder, or of the batch while training"
+        "train", "batch norm statistics: of the batch while training, or those of the encoder"
     )
     min_side: int = option(480, "longest edge in pixels that an image is resized to, at least")
     max_side: int = option(1024, "longest edge at most; images are scored at this one")
@@ -155,7 +155,7 @@ class Detect:
     proposals: int = option(300, "proposals kept of an image")
     rois: int = option(128, "proposals of an image that the box head is trained on")
     roi_size: int = option(14, "side of the grid that a proposal is sampled on (fpn: 7)")
-    baselines: bool = option(True, "the same from scratch; with frozen, from random weights too")
+    baselines: bool = option(True, "the same from scratch, and on frozen random weights")
     seed: int = option(0, "seed of order, sizes, new layers and of the untrained network")
 
 

@@ -79,22 +79,20 @@ def open_dense(
     return readers[0], readers[1], largest, skipped
 
 
-def starts(dense: Dense) -> dict[str, tuple[Subject, bool]]:
-    """Row of the result to the encoder that it starts from, and whether that stays frozen.
+def starts(dense: Dense) -> Iterator[tuple[str, Subject, bool]]:
+    """Each row of the result, the encoder that it starts from, and whether that stays frozen.
 
-    "supervised" is the untrained network trained whole; with `frozen` "untrained" is it frozen,
-    its norm statistics measured on the training images.
+    "supervised" is the untrained network trained whole, "untrained" the same with its head trained
+    alone, its norm statistics measured on the training images.
     """
     subject, options = dense.subject, dense.options
-    rows = {"trained": (subject, options.frozen)}
+    yield "trained", subject, options.frozen
     if not options.baselines:
-        return rows
-    rows["supervised"] = (untrained(subject, options.seed), False)
-    if options.frozen:
-        fresh = untrained(subject, options.seed)
-        calibrate(fresh.encoder, ((b.images, b.maps) for b in _central(dense, dense.train)))
-        rows["untrained"] = (fresh, True)
-    return rows
+        return
+    yield "supervised", untrained(subject, options.seed), False
+    fresh = untrained(subject, options.seed)
+    calibrate(fresh.encoder, ((b.images, b.maps) for b in _central(dense, dense.train)))
+    yield "untrained", fresh, True
 
 
 def fitted(

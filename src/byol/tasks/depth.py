@@ -52,7 +52,7 @@ def evaluate(
     lr = options.lr * options.batch_size / 256
     rows: dict[str, dict[str, float]] = {}
     networks: dict[str, DenseNetwork] = {}
-    for row, (start, frozen) in starts(dense).items():
+    for row, start, frozen in starts(dense):
         networks[row] = fitted(dense, row, start, frozen, lr, train)
         rows[row] = errors(dense, networks[row])
         say(f"depth, {row}: rms {rows[row]['rms']:.3f} m, rel {rows[row]['rel']:.3f}")

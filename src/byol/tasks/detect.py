@@ -37,7 +37,7 @@ def evaluate(
     subject: Subject, data: Any, options: Detect, folder: Path | None, say: Say
 ) -> dict[str, Any]:
     """`rows` of METRICS in percent: "trained", and with baselines "supervised" (the untrained
-    network trained whole) and, where frozen, "untrained" (it frozen too); `classes` of each row.
+    network trained whole) and "untrained" (it frozen); `classes` of each row.
 
     data: a path that open_boxes takes. Raises UserError as it does, and for options that cannot be.
     """
@@ -148,9 +148,7 @@ def _starts(
         scenes = all_scenes(source, subject, options.max_side, 1)
         few = ((s.images[0][None], s.scales[0]) for s in scenes)
         calibrate(fresh.encoder, few, CALIBRATED)
-        rows["supervised"] = (fresh, False)
-        if options.frozen:
-            rows["untrained"] = (fresh, True)
+        rows |= {"supervised": (fresh, False), "untrained": (fresh, True)}
     return rows
 
 

@@ -56,7 +56,7 @@ def evaluate(
     rows: dict[str, dict[str, float]] = {}
     classes: dict[str, dict[str, float | None]] = {name: {} for name in names}
     networks: dict[str, DenseNetwork] = {}
-    for row, (start, frozen) in starts(dense).items():
+    for row, start, frozen in starts(dense):
         lr = _choose_rate(dense, row, start, frozen, len(names), say)
         networks[row] = fitted(dense, row, start, frozen, lr, train)
         counts = count(dense, networks[row], test, len(names))
