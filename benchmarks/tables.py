@@ -92,6 +92,26 @@ def sweep(table: dict[str, Any]) -> str:
     return f"{markdown(header, rows)}\n\n{where(table)}."
 
 
+def evaluation(table: dict[str, Any]) -> str:
+    """A command of benchmarks/evaluations.py: rows by metrics, the paper's figures last."""
+    rows, metrics = table["rows"], table["metrics"]
+    shown = [m for m in metrics if any(m in row for row in rows.values())]
+    body = [
+        [name.replace("_", " "), *(row.get(m, "") for m in shown)] for name, row in rows.items()
+    ]
+    if table["paper"]:
+        paper = [table["paper"].get(m, "") for m in shown]
+        body.append([f"paper: {table['paper_data']}", *paper])
+    figures = [
+        [
+            _text(cell) if m not in ("rms", "rel") or cell == "" else f"{cell:.3f}"
+            for m, cell in zip(["", *shown], line, strict=True)
+        ]
+        for line in body
+    ]
+    return f"{markdown(['', *shown], figures)}\n\n`{table['command']}`\n\n{where(table)}."
+
+
 def kill(table: dict[str, Any]) -> str:
     """What benchmarks/kill.py met."""
     r = table["result"]
@@ -112,6 +132,10 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "vit": sweep,
     "kill": kill,
 }
+for _name in ("knn", "linear", "semisup", "semisup-all", "transfer", "finetune"):
+    TABLES[f"evaluate-cifar-{_name}"] = evaluation
+for _name in ("segment", "detect", "depth"):
+    TABLES[f"evaluate-{_name}"] = evaluation
 
 
 def filled(text: str) -> str:
