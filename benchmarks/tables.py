@@ -126,6 +126,7 @@ def kill(table: dict[str, Any]) -> str:
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "cifar": run,
+    "cifar-resnet18": run,
     "photos": run,
     "sizes": sweep,
     "batches": sweep,
