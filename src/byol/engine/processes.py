@@ -124,17 +124,6 @@ class Processes:
         everywhere = len(wrong) == self.world
         raise Agreed(text if everywhere else f"rank {rank} ({self.names[rank]}): {text}")
 
-    @contextmanager
-    def main_first(self) -> Iterator[None]:
-        """The main process goes first, and leaves what the others can use (an index on disk)."""
-        if not self.is_main:
-            self.from_main(None)
-        try:
-            yield
-        finally:
-            if self.is_main:
-                self.from_main(None)
-
     def share(self, n: int) -> range:
         """Which of n things are this process's: contiguous, by rank, each thing exactly once."""
         return range(n * self.rank // self.world, n * (self.rank + 1) // self.world)
