@@ -34,6 +34,7 @@ LEVELS: dict[str, float] = {
     "config": 2, "protocols": 2.1, "learner": 2, "monitor": 2.5,
     # 3 and 4: the engine and the loop
     "engine.device": 3, "engine.signals": 3, "engine.place": 3, "engine.lost": 3,
+    "engine.meeting": 3.05,
     "engine.processes": 3.1, "engine.checkpoint": 3.2, "engine.opening": 3.2,
     "engine.gradients": 3.2, "engine.optimizer": 3.2, "engine.log": 3, "engine.runfolder": 3,
     "engine.fit": 4,
