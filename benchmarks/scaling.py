@@ -16,7 +16,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,23 +23,18 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from PIL import Image
+from constants import CROPS, fitted, reading, reductions
 from scale_model import Machine, simulate
 
 from byol.build import build_learner
 from byol.config import Config, with_options
-from byol.data.embedded import textures
-from byol.data.files import FileLoader
-from byol.data.loader import Batch, CropSpec, ResidentLoader
-from byol.data.source import open_source
+from byol.data.loader import Batch, ResidentLoader
 from byol.engine.device import cores, environment
 from byol.engine.gradients import forward_backward, over_processes
 from byol.engine.optimizer import build_optimizer
 from byol.engine.processes import ALONE, Processes, pick_device, start
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results" / "scaling.json"
-SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)  # bytes of an all-reduce
-CROPS = (CropSpec(), CropSpec())
 
 
 class Run:
@@ -48,7 +42,7 @@ class Run:
 
     def __init__(self, config: Config, own: int, device: torch.device, company: Processes) -> None:
         self.config, self.own, self.device = config, own, device
-        self.learner = build_learner(config).to(device)
+        self.learner = build_learner(config).to(device).to(memory_format=torch.channels_last)
         self.network = over_processes(config, self.learner, device, company)
         self.optimizer = build_optimizer(config, self.learner)
         size = config.data.image_size
@@ -121,37 +115,6 @@ def counted(config: Config, own: int, device: torch.device, here: Processes) -> 
     return {"reductions": len(sizes), "norm_bytes": statistics.mean(sizes)}
 
 
-def reductions(device: torch.device, repeats: int = 20) -> dict[int, float]:
-    """Median seconds of an all-reduce of so many bytes, one after another."""
-    found = {}
-    for size in SIZES:
-        tensor = torch.zeros(size // 4, device=device)
-        times = []
-        for _ in range(repeats):
-            began = time.perf_counter()
-            dist.all_reduce(tensor)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - began)
-        found[size] = statistics.median(times)
-    return found
-
-
-def reading(size: int) -> float:
-    """Seconds in which one reader makes both crops of a JPEG file of twice the side."""
-    with tempfile.TemporaryDirectory() as folder:
-        for i, picture in enumerate(textures(64, 0)[0]):
-            side = 2 * size + i % 2  # not all the same, so that files are read again and again
-            Image.fromarray(picture).resize((side, side)).save(f"{folder}/{i}.jpg")
-        loader = FileLoader(
-            open_source(folder), channels=3, value_range=(0, 255), size=size, crops=CROPS,
-            batch_size=32, seed=0,
-        )  # fmt: skip
-        began = time.perf_counter()
-        images = sum(len(batch.index) for batch in loader.batches(0, 4))
-        return (time.perf_counter() - began) / images
-
-
 def measure(options: argparse.Namespace) -> None:
     """What one process does under torchrun; the first prints lines of JSON."""
     size = options.image_size
@@ -172,23 +135,6 @@ def measure(options: argparse.Namespace) -> None:
             lines.append({"counted": {here.world: counted(config, 4, device, here)}})
         if here.is_main:
             print(*map(json.dumps, lines), sep="\n", flush=True)
-
-
-def fitted(lines: list[dict[str, Any]]) -> Machine:
-    """The model's constants from what was measured; the others keep their defaults."""
-    found: dict[str, Any] = {}
-    for line in lines:
-        found |= line.get("constants", {})
-    times = next(
-        (line["reductions"]["2"] for line in lines if "2" in line.get("reductions", {})), {}
-    )
-    if times:  # 2 h + n / b seconds for two processes
-        small, large = (float(times[str(size)]) for size in (SIZES[0], SIZES[-1]))
-        found |= {"latency": small / 2, "bandwidth": SIZES[-1] / max(large - small, 1e-9)}
-        count = next(line["counted"]["2"] for line in lines if "2" in line.get("counted", {}))
-        layers = round((count["reductions"] + 2) / 6)  # 6 L - 2 of them, as in the model
-        found |= {"norm_layers": layers, "norm_bytes": count["norm_bytes"]}
-    return Machine(**found, straggle=0.0)
 
 
 def predicted(machine: Machine, row: dict[str, Any]) -> dict[str, float]:
