@@ -1,6 +1,7 @@
 """Who a process is, and what several agree on."""
 
 import os
+import socket
 import time
 from typing import Any
 
@@ -142,3 +143,23 @@ def test_a_restart_in_the_same_store_meets_nobody_of_before() -> None:
     for attempt, words in enumerate(("without a word", "out of luck")):
         zero, _, two = several(3, _again, store.port, attempt)
         assert zero[0] == two[0] == "Lost" and words in zero[1] and words in two[1]
+
+
+def _first_of_two(port: int) -> Any:
+    os.environ.update(RANK="0", WORLD_SIZE="2", MASTER_PORT=str(port))
+    try:
+        with start(wants_gpu=False):
+            return None
+    except UserError as error:
+        return error
+
+
+def test_a_port_in_use_is_one_sentence() -> None:
+    with socket.socket() as busy:
+        busy.bind(("0.0.0.0", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        (error,) = several(1, _first_of_two, port)
+    assert isinstance(error, UserError) and "\n" not in str(error)
+    assert f"rank 0 of 2 could not meet the others at 127.0.0.1:{port}" in str(error)
+    assert str(error).endswith("give another MASTER_PORT")
