@@ -4,6 +4,7 @@ import os
 import time
 import uuid
 from datetime import timedelta
+from functools import cache
 
 import torch.distributed as dist
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
@@ -20,14 +21,13 @@ def meet(here: Place, wants_gpu: bool) -> Store:
     """Connect with the others; the store in which they met. Raises UserError where they cannot."""
     meeting_point()
     try:
-        limit = timedelta(seconds=START_SECONDS)
-        common, rank, world = next(rendezvous("env://", here.rank, here.world, timeout=limit))
-        store = _fresh(common, rank, world)
+        point = (os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT"))
+        store = _fresh(_common(point, here.rank, here.world), here.rank, here.world)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if wants_gpu else "gloo",
             store=PrefixStore("group", store),
-            rank=rank,
-            world_size=world,
+            rank=here.rank,
+            world_size=here.world,
             timeout=timedelta(seconds=STEP_SECONDS),
         )
     except (RuntimeError, ValueError) as error:
@@ -39,6 +39,15 @@ def meet(here: Place, wants_gpu: bool) -> Store:
             f"rank {here.rank} of {here.world} could not meet the others at {address} ({reason}): "
             f"{advice}"
         ) from error
+    return store
+
+
+@cache
+def _common(point: tuple[str | None, ...], rank: int, world: int) -> Store:
+    """torch's store at that address and port; one for all starts of a process, as another could
+    be reached by those that still see the one before it."""
+    limit = timedelta(seconds=START_SECONDS)
+    store: Store = next(rendezvous("env://", rank, world, timeout=limit))[0]
     return store
 
 
