@@ -145,15 +145,16 @@ def test_a_restart_in_the_same_store_meets_nobody_of_before() -> None:
         assert zero[0] == two[0] == "Lost" and words in zero[1] and words in two[1]
 
 
-def _many() -> list[int]:
-    """Starts in quick succession, the first process being late to leave each."""
-    found = []
-    for _ in range(4):
-        with start(wants_gpu=False) as all_of_us:
-            found.append(all_of_us.from_main(all_of_us.rank + 7))
-            if all_of_us.is_main:
-                time.sleep(0.5)
+def _once() -> int:
+    with start(wants_gpu=False) as all_of_us:
+        found = all_of_us.from_main(all_of_us.rank + 7)
+        if all_of_us.is_main:
+            time.sleep(0.5)  # and leaves last
     return found
+
+
+def _many() -> list[int]:
+    return [_once() for _ in range(4)]
 
 
 def test_one_start_after_another() -> None:
