@@ -1,12 +1,13 @@
 """Does a run whose processes are killed end by itself as if nothing had happened?
 
-Runs `byol pretrain` under torchrun once undisturbed, and once with SIGKILL sent to one of its
-processes at random moments (every fourth one timed to fall into a checkpoint being written);
-`torchrun --max-restarts` starts it again each time, nobody else does. Compares the two encoders
-and looks for what was left behind. Prints one JSON line; exit code 1 where they differ by more than
-1e-6 or something is left.
+Runs `byol pretrain` on drawn pictures in files under torchrun once undisturbed, and once with
+SIGKILL sent to one of its processes at random moments (every fourth one timed to fall into a
+checkpoint being written); `torchrun --max-restarts` starts it again each time, nobody else does.
+Compares the two encoders and looks for what was left behind: processes (data workers, too), locks,
+unfinished files. Prints one JSON line; exit code 1 where they differ by more than 1e-6 or something
+is left.
 
-    python benchmarks/fault.py --kills 10 --processes 2 -- digits --epochs 40 --model convnet
+    python benchmarks/fault.py --kills 10 --processes 2 -- --epochs 40 --model convnet
 """
 
 import argparse
@@ -18,9 +19,27 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from pathlib import Path
+from typing import Any
 
+from PIL import Image
 from safetensors.numpy import load_file
+
+from byol.data.embedded import textures
+from byol.engine.device import environment
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results" / "fault.json"
+MARK = f"BYOL_FAULT={uuid.uuid4().hex}"  # in the environment of every process of the runs
+
+
+def draw(folder: Path, images: int = 300) -> str:
+    """Pictures of two sizes, so that data workers read them again and again."""
+    folder.mkdir()
+    for i, picture in enumerate(textures(images, 0)[0]):
+        side = 32 + i % 2
+        Image.fromarray(picture).resize((side, side)).save(folder / f"{i}.png")
+    return str(folder)
 
 
 def launch(
@@ -30,20 +49,21 @@ def launch(
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(processes), "--max-restarts", str(restarts)]
     command += ["-m", "byol", "pretrain", *arguments, "--out", str(out)]
-    command += ["--quiet", "--save-seconds", "1", "--final-linear", "false"]
-    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    return subprocess.Popen(command, env={**os.environ, **threads})
+    command += ["--quiet", "--save-seconds", "1", "--workers", "1"]
+    name, value = MARK.split("=")
+    given = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), name: value}
+    return subprocess.Popen(command, env={**os.environ, **given})
 
 
 def workers(launcher: int) -> list[int]:
     """The processes of the run: children of torchrun that run byol."""
     children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    return [int(pid) for pid in children if b"\0byol\0" in _command(int(pid))]
+    return [int(pid) for pid in children if b"\0byol\0" in _of(int(pid), "cmdline")]
 
 
-def _command(pid: int) -> bytes:
+def _of(pid: int, what: str) -> bytes:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/{what}").read_bytes()
     except OSError:
         return b""
 
@@ -51,7 +71,7 @@ def _command(pid: int) -> bytes:
 def left_behind(out: Path) -> list[str]:
     """Processes that still work on the run, and files that a finished one does not have."""
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    orphans = [f"process {pid}" for pid in pids if str(out).encode() in _command(pid)]
+    orphans = [f"process {pid}" for pid in pids if MARK.encode() in _of(pid, "environ")]
     files = [*out.rglob("*.tmp"), *out.rglob(".*.tmp"), *out.glob(".lock.holder")]
     return orphans + [str(path.relative_to(out)) for path in files]
 
@@ -107,24 +127,37 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=2, help="longest wait before a kill")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
-    parser.add_argument("arguments", nargs="*", help="arguments of byol pretrain, after --")
+    parser.add_argument("--write", action="store_true", help="write docs/results/fault.json")
+    parser.add_argument("arguments", nargs="*", help="options of byol pretrain, after --")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         plain, killed = Path(scratch, "plain"), Path(scratch, "killed")
-        if launch(options.arguments, plain, options.processes, 0).wait():
+        arguments = [draw(Path(scratch, "files")), *options.arguments]
+        began = time.monotonic()
+        if launch(arguments, plain, options.processes, 0).wait():
             return 1
-        run = launch(options.arguments, killed, options.processes, options.kills)
+        middle = time.monotonic()
+        run = launch(arguments, killed, options.processes, options.kills)
         met = disturb(run, killed, options.kills, options.seconds, options.seed)
         code = run.wait()
-        result = {
+        time.sleep(2)  # in which data workers notice that their process is gone
+        result: dict[str, Any] = {
             "exit_code": code,
+            "processes": options.processes,
             "kills": len(met),
             "during_save": sum(bool(kill["during_save"]) for kill in met),
             "ranks": [kill["rank"] for kill in met],
+            "seconds_undisturbed": round(middle - began),
+            "seconds_killed": round(time.monotonic() - middle),
             "difference": None if code else difference(plain, killed),
             "left_behind": left_behind(killed),
         }
     print(json.dumps(result))
+    if options.write:
+        machine = {k: v for k, v in environment().items() if k != "command"}
+        command = " ".join(["python benchmarks/fault.py", *sys.argv[1:]])
+        table = {"environment": machine, "command": command, "result": result}
+        RESULTS.write_text(json.dumps(table, indent=1) + "\n")
     good = code == 0 and len(met) == options.kills and not result["left_behind"]
     return 0 if good and difference_is_small(result["difference"]) else 1
 

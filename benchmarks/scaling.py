@@ -1,5 +1,5 @@
-"""Weak and strong scaling: seconds a step against the number of processes, and the share that
-communication takes.
+"""Weak and strong scaling: seconds a step against the number of processes, the share that
+communication takes, and what benchmarks/scale_model.py predicts from constants measured beside it.
 
 Weak: the same images in each process; strong: the same images over all of them. A step is the
 loop's own (views, both networks, DDP, norms over all processes, LARS, target). The communication
@@ -11,87 +11,162 @@ processes being as many in both cases, so that cores that are shared are no comm
 
 import argparse
 import json
+import math
+import os
 import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from constants import CROPS, fitted, reading, reductions
+from scale_model import Machine, simulate
 
 from byol.build import build_learner
 from byol.config import Config, with_options
-from byol.data.loader import Batch, CropSpec, ResidentLoader
-from byol.engine.device import environment
+from byol.data.loader import Batch, ResidentLoader
+from byol.engine.device import cores, environment
 from byol.engine.gradients import forward_backward, over_processes
 from byol.engine.optimizer import build_optimizer
 from byol.engine.processes import ALONE, Processes, pick_device, start
 
-
-def seconds_a_step(
-    config: Config, own: int, steps: int, device: torch.device, processes: Processes
-) -> float:
-    """Median over the steps, after two that are not counted."""
-    learner = build_learner(config).to(device)
-    network = over_processes(config, learner, device, processes)
-    optimizer = build_optimizer(config, learner)
-    size = config.data.image_size
-    images = torch.randint(0, 256, (own, 3, size, size), dtype=torch.uint8, device=device)
-    labels = torch.zeros(own, dtype=torch.int64, device=device)
-    crops = (CropSpec(), CropSpec())
-    loader = ResidentLoader(images, labels, size=size, crops=crops, batch_size=own, seed=0)
-    times = []
-    for batch in loader.batches(0, steps + 2):
-        began = time.perf_counter()
-        _step(config, network, learner, optimizer, batch, device)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[2:])
+RESULTS = Path(__file__).parent.parent / "docs" / "results" / "scaling.json"
 
 
-def _step(
-    config: Config, network: Any, learner: Any, optimizer: Any, batch: Batch, device: torch.device
-) -> Tensor:
-    loss, _, _ = forward_backward(config, network, batch, device)
-    optimizer.step()
-    learner.update_target(0.99)
-    optimizer.zero_grad(set_to_none=True)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return loss
+class Run:
+    """A network over `processes`, and its step on random images."""
+
+    def __init__(self, config: Config, own: int, device: torch.device, company: Processes) -> None:
+        self.config, self.own, self.device = config, own, device
+        self.learner = build_learner(config).to(device).to(memory_format=torch.channels_last)
+        self.network = over_processes(config, self.learner, device, company)
+        self.optimizer = build_optimizer(config, self.learner)
+        size = config.data.image_size
+        images = torch.randint(0, 256, (own, 3, size, size), dtype=torch.uint8, device=device)
+        labels = torch.zeros(own, dtype=torch.int64, device=device)
+        self.loader = ResidentLoader(images, labels, size=size, crops=CROPS, batch_size=own, seed=0)
+
+    def step(self, batch: Batch) -> None:
+        """As engine/fit.py does it, without its looks at what was asked for."""
+        forward_backward(self.config, self.network, batch, self.device)
+        self.optimizer.step()
+        self.learner.update_target(0.99)
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def times(self, steps: int) -> list[float]:
+        """Seconds of each step, after two that are not counted."""
+        found = []
+        for batch in self.loader.batches(0, steps + 2):
+            began = time.perf_counter()
+            self.step(batch)
+            found.append(time.perf_counter() - began)
+        return found[2:]
+
+
+def scaled(
+    config: Config, kind: str, options: argparse.Namespace, device: torch.device, here: Processes
+) -> dict[str, Any]:
+    """One line of the table, and on one process the constants of the network."""
+    own = options.images // (1 if kind == "weak" else here.world)
+    config = with_options(config, {"batch_size": own * here.world})
+    together = Run(config, own, device, here).times(options.steps)
+    here.gather(None)
+    single = Run(config, own, device, ALONE)
+    alone = single.times(options.steps)
+    median = statistics.median(together)
+    slowest = max(here.gather(statistics.median(alone)))
+    row = {
+        "scaling": kind,
+        "processes": here.world,
+        "images_each": own,
+        "seconds": max(here.gather(median)),
+        "alone": slowest,
+        "communication": max(0.0, 1 - slowest / median),
+    }
+    if here.world == 1 and kind == "weak":
+        weights = [w for w in single.learner.parameters() if w.requires_grad]
+        row["constants"] = {
+            "compute": slowest / own,
+            "noise": statistics.stdev(map(math.log, alone)),
+            "gradient_bytes": float(sum(w.numel() * w.element_size() for w in weights)),
+        }
+    return row
+
+
+def counted(config: Config, own: int, device: torch.device, here: Processes) -> dict[str, float]:
+    """Reductions of norm statistics in a step, and their mean bytes."""
+    run = Run(with_options(config, {"batch_size": own * here.world}), own, device, here)
+    sizes: list[int] = []
+    reduce = dist.all_reduce
+
+    def counting(tensor: torch.Tensor, *rest: Any, **more: Any) -> Any:
+        sizes.append(tensor.numel() * tensor.element_size())
+        return reduce(tensor, *rest, **more)
+
+    dist.all_reduce = counting  # DDP's own do not pass through here
+    run.step(next(run.loader.batches(0, 1)))
+    dist.all_reduce = reduce
+    return {"reductions": len(sizes), "norm_bytes": statistics.mean(sizes)}
 
 
 def measure(options: argparse.Namespace) -> None:
-    """What one process does under torchrun; the first prints both lines."""
-    with start() as processes:
-        device = pick_device(options.device, processes)
-        for kind in ("weak", "strong"):
-            share = 1 if kind == "weak" else processes.world
-            own = options.images // share
-            values = {
-                "model": options.model, "image_size": options.image_size, "channels": 3,
-                "mean": (0.5,) * 3, "std": (0.25,) * 3, "precision": "fp32",
-                "batch_size": own * processes.world,
-            }  # fmt: skip
-            config = with_options(Config(), values)
-            together = seconds_a_step(config, own, options.steps, device, processes)
-            processes.gather(None)
-            alone = seconds_a_step(config, own, options.steps, device, ALONE)
-            slowest = max(processes.gather(alone))
-            row = {
-                "scaling": kind,
-                "processes": processes.world,
-                "images_each": own,
-                "seconds_a_step": round(max(processes.gather(together)), 4),
-                "without_communication": round(slowest, 4),
-                "communication_share": round(max(0.0, 1 - slowest / together), 3),
-            }
-            if processes.is_main:
-                print(json.dumps(row), flush=True)
+    """What one process does under torchrun; the first prints lines of JSON."""
+    size = options.image_size
+    values = {
+        "model": options.model, "image_size": size, "channels": 3, "mean": (0.5,) * 3,
+        "std": (0.25,) * 3, "precision": "fp32",
+    }  # fmt: skip
+    config = with_options(Config(), values)
+    with start() as here:
+        device = pick_device(options.device, here)
+        lines: list[Any] = [
+            scaled(config, kind, options, device, here) for kind in ("weak", "strong")
+        ]
+        if here.world == 1:
+            lines.append({"constants": {"reading": reading(size)}})
+        else:
+            lines.append({"reductions": {here.world: reductions(device)}})
+            lines.append({"counted": {here.world: counted(config, 4, device, here)}})
+        if here.is_main:
+            print(*map(json.dumps, lines), sep="\n", flush=True)
+
+
+def predicted(machine: Machine, row: dict[str, Any]) -> dict[str, float]:
+    """Seconds of a step and communication share; processes that share a core take turns."""
+    world = row["processes"]
+    turns = max(1.0, world / (torch.cuda.device_count() or cores()))
+    own = replace(machine, compute=machine.compute * turns)
+    model = simulate(own, world, row["images_each"] * world, steps=300)
+    share = (model["norm_statistics"] + model["gradients"]) / model["step"]
+    return {"predicted_seconds": model["step"], "predicted_communication": share}
+
+
+def launch(count: int) -> list[dict[str, Any]]:
+    """The lines of `count` processes under a torchrun of their own."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(count), __file__, *sys.argv[1:], "--one"]
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    done = subprocess.run(
+        command, env={**os.environ, **threads}, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def short(value: Any) -> Any:
+    """Four digits of every number."""
+    if isinstance(value, dict):
+        return {key: short(each) for key, each in value.items()}
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def main() -> int:
-    """Each number of processes under a torchrun of its own."""
+    """Each number of processes, then the model from the constants of all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--model", default="resnet18")
@@ -99,17 +174,29 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=32, help="in each process; strong: in all")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--write", action="store_true", help="write docs/results/scaling.json")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         measure(options)
         return 0
-    print(json.dumps({k: v for k, v in environment().items() if k != "command"}), flush=True)
-    for count in options.processes:
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command = [*launch, "--nproc-per-node", str(count), __file__, *sys.argv[1:], "--one"]
-        if code := subprocess.run(command).returncode:
-            return code
+    lines = [line for count in options.processes for line in launch(count)]
+    machine = fitted(lines)
+    rows = [{**row, **predicted(machine, row)} for row in lines if "scaling" in row]
+    for row in rows:
+        row.pop("constants", None)
+        print(json.dumps(short(row)))
+    measured = [line for line in lines if "scaling" not in line and "constants" not in line]
+    table = {
+        "environment": {k: v for k, v in environment().items() if k != "command"},
+        "command": " ".join(["python benchmarks/scaling.py", *sys.argv[1:]]),
+        "constants": short(vars(machine)),
+        "measured": [short(line) for line in measured],
+        "rows": [short(row) for row in rows],
+    }
+    print(json.dumps({"constants": table["constants"], "measured": table["measured"]}))
+    if options.write:
+        RESULTS.write_text(json.dumps(table, indent=1) + "\n")
     return 0
 
 

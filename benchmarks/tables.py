@@ -15,7 +15,7 @@ from statistics import mean, stdev
 from typing import Any
 
 DOCS = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "docs/results.md", "docs/recipes.md")
+DOCUMENTS = ("README.md", "docs/results.md", "docs/recipes.md", "docs/scale.md")
 
 
 def markdown(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -123,6 +123,56 @@ def kill(table: dict[str, Any]) -> str:
     )
 
 
+def fault(table: dict[str, Any]) -> str:
+    """What benchmarks/fault.py met."""
+    r = table["result"]
+    left = ", ".join(r["left_behind"]) or "nothing"
+    return (
+        f"{r['kills']} kills in a run of {r['processes']} processes, {r['during_save']} of them "
+        f"while a checkpoint was being written, ranks {', '.join(map(str, r['ranks']))}: exit code "
+        f"{r['exit_code']}, largest difference of a weight {r['difference']}, left behind {left}. "
+        f"{r['seconds_undisturbed']} seconds undisturbed, {r['seconds_killed']} killed."
+        f"\n\n`{table['command']}`\n\n{where(table)}."
+    )
+
+
+def scaling(table: dict[str, Any]) -> str:
+    """A row a measurement of benchmarks/scaling.py, the model beside it; then the constants."""
+    cores = table["environment"]["cores"]
+    header = ["scaling", "processes", "images each", "step, ms", "alone, ms", "communication, %"]
+    header += ["model: step, ms", "communication, %"]
+    body = [
+        [
+            r["scaling"],
+            f"{r['processes']}{' (over-subscribed)' if r['processes'] > cores else ''}",
+            r["images_each"],
+            *(1000 * r[key] for key in ("seconds", "alone")),
+            100 * r["communication"],
+            1000 * r["predicted_seconds"],
+            100 * r["predicted_communication"],
+        ]
+        for r in table["rows"]
+    ]
+    c = table["constants"]
+    counted = [line["counted"] for line in table["measured"] if "counted" in line]
+    count = next(iter(counted[0].values()))["reductions"] if counted else 0
+    constants = (
+        f"Measured: {1000 * c['compute']:.1f} ms an image, noise {c['noise']:.2f}, reading "
+        f"{1000 * c['reading']:.2f} ms an image, latency {1e6 * c['latency']:.0f} us, "
+        f"{c['bandwidth'] / 1e9:.2f} GB/s, {c['gradient_bytes'] / 1e6:.0f} MB of gradients, "
+        f"{count} reductions of norm statistics a step ({c['norm_layers']} layers), "
+        f"{c['norm_bytes']:.0f} bytes each."
+    )
+    sizes = {k: v for line in table["measured"] for k, v in line.get("reductions", {}).items()}
+    reduced = markdown(
+        ["all-reduce, bytes", *(f"{world} processes, ms" for world in sizes)],
+        [[n, *(f"{1000 * sizes[w][n]:.2f}" for w in sizes)] for n in next(iter(sizes.values()))],
+    )
+    return "\n\n".join(
+        [markdown(header, body), constants, reduced, f"`{table['command']}`", f"{where(table)}."]
+    )
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "cifar": run,
@@ -132,6 +182,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "batches": sweep,
     "vit": sweep,
     "kill": kill,
+    "fault": fault,
+    "scaling": scaling,
 }
 for _name in ("knn", "linear", "semisup", "semisup-all", "transfer", "finetune"):
     TABLES[f"evaluate-cifar-{_name}"] = evaluation

@@ -17,6 +17,7 @@ LEVELS: dict[str, float] = {
     "metrics": 0, "networks.standardised": 0, "networks.spanning": 0, "networks.unseen": 0,
     "networks.heads": 0.1, "networks.norm": 0.1,
     "data.embedded": 0, "data.rawboxes": 0, "data.decode": 0, "data.labels": 0, "data.__init__": 0,
+    "data.remote": 0.5,
     "engine.__init__": 0, "networks.__init__": 0, "tasks.__init__": 0,
     # 1: views, networks, sources of images
     "views": 1, "objective": 1, "networks.resnet": 0.5, "networks.convnet": 1,
@@ -33,13 +34,14 @@ LEVELS: dict[str, float] = {
     "config": 2, "protocols": 2.1, "learner": 2, "monitor": 2.5,
     # 3 and 4: the engine and the loop
     "engine.device": 3, "engine.signals": 3, "engine.place": 3, "engine.lost": 3,
-    "engine.processes": 3.1, "engine.checkpoint": 3.2,
+    "engine.meeting": 3.05,
+    "engine.processes": 3.1, "engine.checkpoint": 3.2, "engine.opening": 3.2,
     "engine.gradients": 3.2, "engine.optimizer": 3.2, "engine.log": 3, "engine.runfolder": 3,
     "engine.fit": 4,
     # 5 to 8: tasks, recipes, the public functions, the command line
     "tasks.subject": 4.5, "tasks.training": 4.5,
     "tasks.logistic": 4.5, "tasks.augment": 4.6, "tasks.subsets": 4.6, "tasks.features": 4.7,
-    "tasks.precision": 4.7, "tasks.boxpicture": 4.8, "tasks.scenes": 4.8,
+    "tasks.precision": 4.7, "tasks.serving": 4.8, "tasks.boxpicture": 4.8, "tasks.scenes": 4.8,
     "tasks.finetune": 4.8, "tasks.dense": 4.8, "tasks.knn": 5, "tasks.linear": 5,
     "tasks.semisup": 5.1, "tasks.supervised": 5.1, "tasks.transfer": 5.2, "tasks.segment": 5,
     "tasks.depth": 5, "tasks.detect": 5,

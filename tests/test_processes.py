@@ -1,10 +1,13 @@
 """Who a process is, and what several agree on."""
 
 import os
+import socket
+import time
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from byol.engine import place as places
 from byol.engine.place import Place
@@ -124,3 +127,55 @@ def test_the_end_of_one_is_the_end_of_all_with_its_name(how: str) -> None:
         assert one[0] == "ZeroDivisionError" and "ZeroDivisionError: out of luck" in zero[1]
     else:
         assert one is None and "without a word" in zero[1]
+
+
+def _again(port: int, attempt: int) -> Any:
+    """As torchrun starts and restarts: the same store on the same port each time."""
+    os.environ.update(MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True")
+    if attempt and os.environ["RANK"] == "0":
+        time.sleep(3)  # the others look around before it has written anything
+    return _ending("killed" if attempt == 0 else "failed")
+
+
+def test_a_restart_in_the_same_store_meets_nobody_of_before() -> None:
+    """Neither addresses nor last words of a start that has ended are taken for this one's."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    for attempt, words in enumerate(("without a word", "out of luck")):
+        zero, _, two = several(3, _again, store.port, attempt)
+        assert zero[0] == two[0] == "Lost" and words in zero[1] and words in two[1]
+
+
+def _once() -> int:
+    with start(wants_gpu=False) as all_of_us:
+        found = all_of_us.from_main(all_of_us.rank + 7)
+        if all_of_us.is_main:
+            time.sleep(0.5)  # and leaves last
+    return found
+
+
+def _many() -> list[int]:
+    return [_once() for _ in range(4)]
+
+
+def test_one_start_after_another() -> None:
+    assert several(2, _many) == [[7] * 4] * 2
+
+
+def _first_of_two(port: int) -> Any:
+    os.environ.update(RANK="0", WORLD_SIZE="2", MASTER_PORT=str(port))
+    try:
+        with start(wants_gpu=False):
+            return None
+    except UserError as error:
+        return error
+
+
+def test_a_port_in_use_is_one_sentence() -> None:
+    with socket.socket() as busy:
+        busy.bind(("0.0.0.0", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        (error,) = several(1, _first_of_two, port)
+    assert isinstance(error, UserError) and "\n" not in str(error)
+    assert f"rank 0 of 2 could not meet the others at 127.0.0.1:{port}" in str(error)
+    assert str(error).endswith("give another MASTER_PORT")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,12 @@ import pytest
 from PIL import Image
 
 import byol
+from byol.engine.opening import open_together
+from byol.engine.processes import start
 from byol.errors import Agreed, UserError
+from tests.contracts.test_sources import _tar
 from tests.several import several
+from tests.test_evaluate_cli import colours
 from tests.test_fit import SMALL, pictures
 
 pytestmark = pytest.mark.dist
@@ -86,6 +91,77 @@ def test_evaluation_over_processes_takes_every_image_once(tmp_path: Path) -> Non
     assert len(set(written)) == 10 and not (tmp_path / "1.npz").exists()
 
 
+def _train(run: Path, data: Path, protocol: str, options: dict[str, Any]) -> Any:
+    try:
+        return byol.evaluate(protocol, run, data, say=lambda line: None, **options)
+    except UserError as error:
+        return error
+
+
+EACH = {
+    "linear": {"epochs": 2},
+    "semisup": {"fractions": (50,), "lrs": (0.01,), "epochs": (1,), "batch_size": 4},
+    "supervised": {"epochs": 1, "batch_size": 4},
+}
+
+
+def test_what_trains_is_trained_once(tmp_path: Path) -> None:
+    """The main process measures, the figures are those of one process, and it alone writes."""
+    data, run = colours(tmp_path / "bank", 8), tmp_path / "run"
+    byol.pretrain(pictures(75), out=run, **{**SMALL, "epochs": 1})
+    for protocol, options in EACH.items():
+        alone = several(1, _train, run, data, protocol, options)[0]
+        written = run / "evaluations" / f"{protocol}.json"
+        written.unlink()
+        shutil.rmtree(run / "evaluations" / "work", ignore_errors=True)
+        for found in several(2, _train, run, data, protocol, options):
+            for name, row in alone["rows"].items():
+                assert found["rows"][name] == pytest.approx(row, abs=1e-4)
+        assert json.loads(written.read_text())["result"]["rows"].keys() == alone["rows"].keys()
+    first, second = several(2, _train, run, run / "nowhere", "linear", {})
+    assert isinstance(first, Agreed) and isinstance(second, Agreed)
+    assert str(first) == str(second) and "nowhere does not exist" in str(first)
+
+
+def _elsewhere(places: list[Path], data: str) -> Any:
+    """Each process stands in a folder of its own; only the main one may build an index."""
+    rank = int(os.environ.get("RANK", "0"))
+    os.chdir(places[rank])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("byol.data.remote.write", _refuse)
+        if rank:
+            patch.setattr("byol.data.shards._scan_tar", lambda path: pytest.fail("indexed again"))
+        try:
+            with start(wants_gpu=False) as processes:
+                source = open_together(processes, data).train
+                return [source.read(i)[0] for i in range(len(source))]
+        except UserError as error:
+            return error
+
+
+def _refuse(*_: Any) -> None:
+    raise OSError("read-only")
+
+
+@pytest.mark.parametrize("change", ["none", "missing", "other"])
+def test_one_index_for_all_and_a_missing_shard(tmp_path: Path, change: str) -> None:
+    places = [tmp_path / "0", tmp_path / "1"]
+    for place in places:
+        place.mkdir()
+        _tar(place)
+    if change == "missing":
+        (places[1] / "shards" / "000001.tar").unlink()
+    elif change == "other":
+        (places[1] / "shards" / "000001.tar").write_bytes(b"another")
+    first, second = several(2, _elsewhere, places, "shards")
+    if change == "none":
+        assert len(first) == 6 and first == second
+        return
+    assert isinstance(first, Agreed) and str(first) == str(second)
+    says = {"missing": "shards/000001.tar cannot be read here", "other": "data of so many bytes"}
+    assert str(first).startswith("rank 1 (") and says[change] in str(first)
+
+
 @pytest.mark.parametrize(
     ("options", "others", "says"),
     [
@@ -96,7 +172,7 @@ def test_evaluation_over_processes_takes_every_image_once(tmp_path: Path) -> Non
             "norm_images is 3",
         ),
         ({}, ({}, {"seed": 7}), "rank 2 .*train.seed = 7 and rank 0 0"),
-        ({}, ({"data": "nowhere.tar"}, {}), "^rank 1 .*nowhere.tar does not exist"),
+        ({}, ({"data": "nowhere.tar"}, {}), "rank 1 .*data = 'nowhere.tar' and rank 0 'tuple'"),
     ],
 )
 def test_one_sentence_for_all(

@@ -26,6 +26,7 @@ from byol.engine import device as devices
 from byol.engine.files import atomic_write
 from byol.engine.fit import fit
 from byol.engine.gradients import make_views
+from byol.engine.opening import open_together
 from byol.engine.processes import Processes, hint, pick_device, start
 from byol.engine.runfolder import RunFolder
 from byol.errors import UserError
@@ -36,6 +37,7 @@ from byol.networks.foreign import open_encoder
 from byol.networks.norm import initialise_affine_
 from byol.resolve import resolve
 from byol.tasks import features as extraction
+from byol.tasks import serving
 from byol.tasks.subject import open_subject
 
 
@@ -86,8 +88,7 @@ def _pretrain(
     if model is not None:
         overrides["model"] = "custom" if module is not None else model
     with processes.together():
-        with processes.main_first():  # who comes later finds the index of the shards
-            splits = open_splits(data, overrides.get("eval_data"), overrides.get("split"))
+        splits = open_together(processes, data, overrides.get("eval_data"), overrides.get("split"))
         config, reasons = resolve(splits.train, data, recipe, overrides)
         check(config)
         _check_eval_data(config, splits)
@@ -267,11 +268,11 @@ def embed(
             f"{path} ends in {path.suffix!r}; embeddings are written as .npz or .parquet"
         )
     with start() as processes:
-        with processes.together(), processes.main_first():
+        with processes.together():
             subject = open_subject(
                 run, encoder, device, workers, image_size=image_size, processes=processes
             )
-            source = open_splits(data, None, split).train
+        source = open_together(processes, data, None, split).train
         if processes.is_main:
             say(f"features of {source.name}: {len(source):,} images (--split names another split)")
         rows, labels, places = extraction.collect(
@@ -308,13 +309,15 @@ def evaluate(
             subject = open_subject(
                 run, encoder, device, workers, image_size=image_size, processes=processes
             )
+        if not processes.is_main:
+            serving.serve(subject)  # features are the work of all
+            return processes.from_main({})
         folder = Path(out) if out else Path(run, "evaluations") if Path(run).is_dir() else None
-        if not processes.is_main:  # computes the same, and keeps it to itself
-            folder, say = None, _silence
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
         task = importlib.import_module(f"byol.tasks.{protocol}")
-        result: dict[str, Any] = task.evaluate(subject, data, chosen, folder, say)
+        with serving.served(subject):
+            result: dict[str, Any] = task.evaluate(subject, data, chosen, folder, say)
         if folder:
             written = {
                 "protocol": protocol,

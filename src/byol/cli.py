@@ -92,7 +92,8 @@ def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"byol {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     commands.required = True
-    data_help = "folder, list, tar, Parquet, .npy/.npz, or: textures, digits (default: textures)"
+    data_help = "folder, list, tar, Parquet, .npy/.npz (path or URL), or: textures, digits"
+    data_help += " (default: textures)"
 
     def command(name: str, help: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=help, description=help, allow_abbrev=False)

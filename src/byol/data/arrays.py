@@ -1,13 +1,14 @@
 """Images in NumPy arrays: in memory, in .npy files (mapped, not read) and in .npz files."""
 
+import io
 import re
 import zipfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from byol.data import remote
 from byol.data.labels import SPLITS, as_labels
 from byol.errors import UserError
 
@@ -26,7 +27,7 @@ class ArraySource:
         labels: Sequence[Any] | np.ndarray | None = None,
         classes: list[str] | None = None,
         name: str = "the array",
-        file: Path | None = None,
+        file: str | None = None,
         key: str | None = None,
     ) -> None:
         if images.ndim not in (3, 4) or images.dtype.kind not in "buif":
@@ -62,27 +63,35 @@ class ArraySource:
         image = image[..., None] if image.ndim == 2 else image  # (H, W, C)
         return image, None if self.labels is None else int(self.labels[i])
 
+    @property
+    def files(self) -> list[str]:
+        """Where the pixels are read from, if not from memory."""
+        return [self._file] if self._file else []
+
     def locate(self, i: int) -> str:
         return f"{self.name}[{i}]"
 
 
-def load_array(file: Path, key: str | None) -> np.ndarray:
-    """A memory map of an .npy file, or the array `key` of an .npz file."""
-    if key is None:
-        array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
-        return array
-    with np.load(file, allow_pickle=False) as arrays:
-        found: np.ndarray = arrays[key]
-    return found
+def load_array(file: str, key: str | None) -> np.ndarray:
+    """A memory map of a local .npy file, the whole of a remote one, or the array `key` of .npz."""
+    array: np.ndarray
+    if key is None and not remote.is_url(file):
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    elif key is None:
+        array = np.load(io.BytesIO(remote.read(file)), allow_pickle=False)
+    else:
+        with remote.open_file(file) as opened, np.load(opened, allow_pickle=False) as arrays:
+            array = arrays[key]
+    return array
 
 
-def array_parts(path: Path) -> dict[str, Callable[[], ArraySource]]:
+def array_parts(path: str) -> dict[str, Callable[[], ArraySource]]:
     """An .npy array, or the pairs of images and labels in an .npz file, split by their names."""
     try:
-        if path.suffix.lower() == ".npy":
+        if path.lower().endswith(".npy"):
             images = load_array(path, None)
-            return {"": lambda: ArraySource(images, name=str(path), file=path)}
-        with np.load(path, allow_pickle=False) as arrays:
+            return {"": lambda: ArraySource(images, name=path, file=path)}
+        with remote.open_file(path) as opened, np.load(opened, allow_pickle=False) as arrays:
             keys = list(arrays.files)
             labels = {key: arrays[key] for key in keys if _is_label_key(key)}
             named = next((arrays[k] for k in ("classes", "class_names") if k in keys), None)

@@ -3,15 +3,16 @@ Hugging Face image layout.
 """
 
 import json
-import os
 import tarfile
 from bisect import bisect_right
 from collections import OrderedDict
-from pathlib import Path
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from byol.data import remote
 from byol.data.labels import LABEL_NAMES, as_labels
 from byol.errors import UserError
 
@@ -26,13 +27,12 @@ class TarShards:
     """Samples of tar shards: members `KEY.jpg` with `KEY.cls` or `KEY.json` beside them.
 
     The offsets are found once and kept beside each shard as `SHARD.index.json`, or in memory where
-    the folder cannot be written to. An image is then one seek and one read.
+    the folder cannot be written to. An image is then one seek and one read, or one request.
     """
 
-    def __init__(self, paths: list[Path], name: str) -> None:
-        self.name = name
-        self._paths = [str(path) for path in paths]
-        indices = [_tar_index(path) for path in paths]
+    def __init__(self, paths: list[str], name: str) -> None:
+        self.name, self.files = name, paths
+        indices = remote.each(_tar_index, paths)
         self._members = [member for index in indices for member in index["members"]]
         places = [place for index in indices for place in index["places"]]
         self._places = np.array(places, np.int64).reshape(-1, 2)  # (N, 2) offset and size
@@ -46,28 +46,26 @@ class TarShards:
 
     def read(self, i: int) -> tuple[bytes, int | None]:
         offset, size = self._places[i].tolist()
-        with open(self._paths[self._shard[i]], "rb") as shard:
-            shard.seek(offset)
-            encoded = shard.read(size)
+        encoded = remote.read(self.files[self._shard[i]], offset, size)
         return encoded, None if self.labels is None else int(self.labels[i])
 
     def locate(self, i: int) -> str:
-        return f"{self._paths[self._shard[i]]}:{self._members[i]}"
+        return f"{self.files[self._shard[i]]}:{self._members[i]}"
 
 
-def _tar_index(path: Path) -> dict[str, Any]:
+def _tar_index(path: str) -> dict[str, Any]:
     """{"members": names, "places": [offset, size], "labels": ...} of one shard."""
-    kept = path.with_name(path.name + ".index.json")
+    kept = f"{path}.index.json"
     try:
-        stat = path.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns]
-        index: dict[str, Any] = json.loads(kept.read_bytes())
+        stamp = remote.stamp(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    try:
+        index: dict[str, Any] = json.loads(remote.read(kept))
         if index["stamp"] == stamp:
             return index
-    except FileNotFoundError:
-        pass
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # unreadable or from another time: it is built again
+        pass  # there is none, or one that is damaged or from another time
     try:
         index = _scan_tar(path)
     except (OSError, tarfile.TarError) as error:
@@ -76,19 +74,15 @@ def _tar_index(path: Path) -> dict[str, Any]:
             ".tar files"
         ) from error
     index["stamp"] = stamp
-    temporary = kept.with_name(f"{kept.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(index))
-        temporary.replace(kept)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+    with suppress(OSError):
+        remote.write(kept, json.dumps(index).encode())
     return index
 
 
-def _scan_tar(path: Path) -> dict[str, Any]:
+def _scan_tar(path: str) -> dict[str, Any]:
     images: dict[str, tuple[str, list[int]]] = {}  # key to member and place, in file order
     labels: dict[str, Any] = {}
-    with tarfile.open(path, "r:") as tar:
+    with remote.open_file(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
         for member in tar:
             folder, _, base = member.name.rpartition("/")
             stem, _, ending = base.partition(".")
@@ -98,8 +92,8 @@ def _scan_tar(path: Path) -> dict[str, Any]:
             if suffix in IMAGE_SUFFIXES:
                 images.setdefault(key, (member.name, [member.offset_data, member.size]))
             elif suffix == ".cls" or (suffix == ".json" and key not in labels):
-                file = tar.extractfile(member)
-                labels[key] = _tar_label(file.read() if file else b"", suffix)
+                beside = tar.extractfile(member)
+                labels[key] = _tar_label(beside.read() if beside else b"", suffix)
     return {
         "members": [member for member, _ in images.values()],
         "places": [place for _, place in images.values()],
@@ -128,22 +122,19 @@ class ParquetShards:
     size are read once, larger ones are quicker in small row groups (or as tar shards).
     """
 
-    def __init__(self, paths: list[Path], name: str) -> None:
-        self.name = name
-        self._paths = [str(path) for path in paths]
+    def __init__(self, paths: list[str], name: str) -> None:
+        self.name, self.files = name, paths
+        self._image, self._label, names = _columns(_open_parquet(paths[0]).schema_arrow, paths[0])
         self._groups: list[tuple[int, int]] = []  # file and row group within it
         starts, first_rows, labels = [0], [], []
-        for number, path in enumerate(paths):
-            table = _open_parquet(path)
-            if number == 0:
-                self._image, self._label, names = _columns(table.schema_arrow, path)
+        footers = remote.each(partial(_footer, label=self._label), paths)
+        for number, (rows, values) in enumerate(footers):
             first = starts[-1]
-            for group in range(table.num_row_groups):
+            for group, count in enumerate(rows):
                 self._groups.append((number, group))
                 first_rows.append(starts[-1] - first)
-                starts.append(starts[-1] + table.metadata.row_group(group).num_rows)
-            if self._label:
-                labels += _read_column(table, self._label, path)
+                starts.append(starts[-1] + count)
+            labels += values
         self._starts, self._first_rows = starts, first_rows
         self.labels, self.classes = as_labels(labels, names)
         self._cache: OrderedDict[int, tuple[Any, Any]] = OrderedDict()
@@ -165,13 +156,13 @@ class ParquetShards:
             named = paths[row].as_py() if paths is not None else None
             if named is None:
                 raise OSError("the row holds neither bytes nor a path")
-            encoded = (Path(self._paths[self._groups[group][0]]).parent / named).read_bytes()
+            encoded = remote.read(remote.beside(self.files[self._groups[group][0]], named))
         return encoded, None if self.labels is None else int(self.labels[i])
 
     def locate(self, i: int) -> str:
         group = bisect_right(self._starts, i) - 1
         row = self._first_rows[group] + i - self._starts[group]
-        return f"{self._paths[self._groups[group][0]]}:row {row}"
+        return f"{self.files[self._groups[group][0]]}:row {row}"
 
     def _group(self, group: int) -> tuple[Any, Any]:
         """Arrow arrays of one row group: encoded images, and paths or None."""
@@ -179,13 +170,12 @@ class ParquetShards:
             self._cache.move_to_end(group)
             return self._cache[group]
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         file, number = self._groups[group]
         try:
-            with pq.ParquetFile(self._paths[file]) as table:
+            with _open_parquet(self.files[file]) as table:
                 read = table.read_row_group(number, columns=[self._image], use_threads=False)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, UserError) as error:
             raise OSError(f"row group {number} cannot be read: {error}") from error
         column = read.column(0).combine_chunks()
         if pa.types.is_struct(column.type):
@@ -203,18 +193,30 @@ def _size(cache: "OrderedDict[int, tuple[Any, Any]]") -> int:
     return sum(contents.nbytes for contents, _ in cache.values())
 
 
-def _open_parquet(path: Path) -> Any:
+def _open_parquet(path: str) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(remote.open_file(path) if remote.is_url(path) else path)
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read as Parquet: {reason}") from error
 
 
-def _columns(schema: Any, path: Path) -> tuple[str, str | None, list[str] | None]:
+def _footer(path: str, label: str | None) -> tuple[list[int], list[Any]]:
+    """Rows of each row group of a file, and its labels."""
+    with _open_parquet(path) as table:
+        groups = [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]
+        if label is None:
+            return groups, []
+        if label not in table.schema_arrow.names:
+            raise UserError(f"{path} has no column {label!r}, which the first shard has")
+        column = table.read(columns=[label], use_threads=False).column(0)
+        return groups, column.to_pylist()
+
+
+def _columns(schema: Any, path: str) -> tuple[str, str | None, list[str] | None]:
     """Names of the image and the label column, and class names, of an Arrow schema."""
     import pyarrow as pa
 
@@ -240,10 +242,3 @@ def _columns(schema: Any, path: Path) -> tuple[str, str | None, list[str] | None
     label = labels[0] if labels else None
     names = features[label].get("names") if label and kinds.get(label) == "ClassLabel" else None
     return images[0], label, names
-
-
-def _read_column(table: Any, column: str, path: Path) -> list[Any]:
-    if column not in table.schema_arrow.names:
-        raise UserError(f"{path} has no column {column!r}, which the first shard has")
-    values: list[Any] = table.read(columns=[column], use_threads=False).column(0).to_pylist()
-    return values

@@ -8,12 +8,12 @@ embedded set that has both.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from byol.data import embedded
+from byol.data import embedded, remote
 from byol.data.arrays import ArraySource, array_parts
 from byol.data.folders import FileSource, folder_parts, path_list
 from byol.data.labels import SPLITS, align
@@ -194,7 +194,7 @@ def _parts(data: Data) -> _Parts:
     if data is None or (isinstance(data, str) and data in EMBEDDED):
         return _embedded(data or "textures")
     if isinstance(data, (str, os.PathLike)):
-        return _path_parts(Path(data).expanduser())
+        return _path_parts(_place(data))
     if isinstance(data, Mapping):
         if "images" in data:
             return {"": lambda: ArraySource(np.asarray(data["images"]), data.get("labels"))}
@@ -218,7 +218,7 @@ def _open_object(data: Data) -> Source:
     if isinstance(data, tuple) and len(data) == 2 and hasattr(data[0], "shape"):
         return ArraySource(np.asarray(data[0]), np.asarray(data[1]))
     if isinstance(data, (list, tuple)) and data and all(_is_path(entry) for entry in data):
-        return _folders([Path(entry).expanduser() for entry in data])
+        return _folders([_place(entry) for entry in data])
     if type(data).__module__.startswith("datasets.") and hasattr(data, "features"):
         return HuggingFaceSource(data)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
@@ -244,31 +244,37 @@ def _embedded(name: str) -> _Parts:
     return {"train": lambda: drawn(4000, 100, "train"), "test": lambda: drawn(2000, 200, "test")}
 
 
-def _path_parts(path: Path) -> _Parts:
+def _place(data: str | os.PathLike[str]) -> str:
+    """A local path in its plain form, or a URL without a slash at its end."""
+    name = os.fspath(data)
+    return name.rstrip("/") if remote.is_url(name) else str(Path(name).expanduser())
+
+
+def _path_parts(path: str) -> _Parts:
     try:
-        if path.is_dir():
+        if remote.is_folder(path):
             return folder_parts(path)
-        if not path.exists():
+        if not remote.is_file(path):
             raise UserError(f"{path} does not exist; data is {FORMATS}")
-        with open(path, "rb"):
+        with remote.open_file(path):
             pass
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    suffix = path.suffix.lower()
+    suffix = PurePosixPath(path).suffix.lower()
     if suffix == ".tar":
-        return {"": lambda: TarShards([path], str(path))}
+        return {"": lambda: TarShards([path], path)}
     if suffix == ".parquet":
-        return {"": lambda: ParquetShards([path], str(path))}
+        return {"": lambda: ParquetShards([path], path)}
     if suffix == ".txt":
         return {"": lambda: path_list(path)}
     if suffix in (".npy", ".npz"):
         return array_parts(path)
     if suffix in IMAGE_SUFFIXES:
-        return {"": lambda: FileSource([str(path)], None, str(path))}
+        return {"": lambda: FileSource([path], None, path)}
     raise UserError(f"{path} is of no known format; data is {FORMATS}")
 
 
-def _folders(folders: list[Path]) -> Source:
+def _folders(folders: list[str]) -> Source:
     """Several folders (or image files) as one set; classes where every one of them has some."""
     paths: list[str] = []
     labels: list[Any] = []
@@ -282,5 +288,5 @@ def _folders(folders: list[Path]) -> Source:
         else:
             labels += [source.classes[label] for label in source.labels]
     complete = all(label is not None for label in labels)
-    name = ", ".join(map(str, folders))
+    name = ", ".join(folders)
     return FileSource(paths, labels if complete else None, name)

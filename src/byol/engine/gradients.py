@@ -3,6 +3,7 @@
 DistributedDataParallel averages gradients in buckets while the backward pass still runs.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 
@@ -31,8 +32,10 @@ def over_processes(
             span_(learner, images)
         learner.spans = True
         ids = [device] if device.type == "cuda" else None
-        # Norm buffers are equal already, or a process's own (networks/norm.py).
-        network = DistributedDataParallel(learner, device_ids=ids, broadcast_buffers=False)
+        with warnings.catch_warnings():  # torch renames the option, with another meaning
+            warnings.simplefilter("ignore", FutureWarning)
+            # Norm buffers are equal already, or a process's own (networks/norm.py).
+            network = DistributedDataParallel(learner, device_ids=ids, broadcast_buffers=False)
         if config.train.compress_gradients:
             from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 

@@ -14,17 +14,14 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
-from torch.distributed.rendezvous import rendezvous
 
 from byol.engine import device as devices
 from byol.engine.lost import report
-from byol.engine.place import Place, meeting_point, place
+from byol.engine.meeting import meet
+from byol.engine.place import Place, place
 from byol.errors import Agreed, Interrupted, UserError
 
 T = TypeVar("T")
-START_SECONDS = 300  # in which all processes must have come
-STEP_SECONDS = 600  # in which all must reach the same step
 WORK_SECONDS = 7 * 86400  # for which others wait while one of them measures
 
 
@@ -124,17 +121,6 @@ class Processes:
         everywhere = len(wrong) == self.world
         raise Agreed(text if everywhere else f"rank {rank} ({self.names[rank]}): {text}")
 
-    @contextmanager
-    def main_first(self) -> Iterator[None]:
-        """The main process goes first, and leaves what the others can use (an index on disk)."""
-        if not self.is_main:
-            self.from_main(None)
-        try:
-            yield
-        finally:
-            if self.is_main:
-                self.from_main(None)
-
     def share(self, n: int) -> range:
         """Which of n things are this process's: contiguous, by rank, each thing exactly once."""
         return range(n * self.rank // self.world, n * (self.rank + 1) // self.world)
@@ -199,7 +185,7 @@ def start(wants_gpu: bool | None = None) -> Iterator[Processes]:
     if dist.is_initialized():
         yield _connected(here)
         return
-    store = _join(here, torch.cuda.is_available() if wants_gpu is None else wants_gpu)
+    store = meet(here, torch.cuda.is_available() if wants_gpu is None else wants_gpu)
     processes = _connected(here)
     try:
         yield processes
@@ -219,28 +205,3 @@ def _connected(here: Place) -> Processes:
     name = f"process {os.getpid()} on {socket.gethostname()}"
     processes = Processes(here, control)
     return Processes(here, control, processes.gather(name))
-
-
-def _join(here: Place, wants_gpu: bool) -> Store:
-    """Meet the others; the store in which they met."""
-    meeting_point()
-    try:
-        limit = timedelta(seconds=START_SECONDS)
-        store, rank, world = next(rendezvous("env://", here.rank, here.world, timeout=limit))
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if wants_gpu else "gloo",
-            store=PrefixStore("group", store),
-            rank=rank,
-            world_size=world,
-            timeout=timedelta(seconds=STEP_SECONDS),
-        )
-    except (RuntimeError, ValueError) as error:
-        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        busy = "EADDRINUSE" in reason or "already in use" in reason
-        advice = "give another MASTER_PORT" if busy else "check that it can be reached"
-        raise UserError(
-            f"rank {here.rank} of {here.world} could not meet the others at {address} ({reason}): "
-            f"{advice}"
-        ) from error
-    return store

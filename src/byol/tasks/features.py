@@ -123,13 +123,22 @@ def frozen(
 ) -> tuple[Tensor, Tensor]:
     """Features (N, D) float32 and labels (N,) of all readable images of a source.
 
+    Of several processes the main one calls this; the others, in tasks/serving.py, do their parts.
     `places` receives their indices; share: of the shorter side, see data.files.central_box.
     """
-    how = (subject.geometry, subject.workers, subject.device, subject.processes, share)
-    rows, labels, where = collect(subject.encoder, source, *how)
+    if subject.processes.world > 1:
+        weights = {name: value.cpu() for name, value in subject.encoder.state_dict().items()}
+        subject.processes.from_main((weights, source, share))
+    rows, labels, where = part(subject, source, share)
     if places is not None:
         places += where
     return rows, labels
+
+
+def part(subject: Subject, source: Source, share: float) -> tuple[Tensor, Tensor, list[int]]:
+    """`collect` for a subject; all its processes call this."""
+    how = (subject.geometry, subject.workers, subject.device, subject.processes, share)
+    return collect(subject.encoder, source, *how)
 
 
 def pixels(batches: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
