@@ -1,0 +1,330 @@
+"""Views and training loops of the peers, as the documentation of each one shows them.
+
+Runs in the peers' environment: nothing of byol is imported here. A peer has `views(size)` (a
+function of a Pillow image), `loop(network, size, shipped, given)`, `dataset(folder, size)`,
+`unpack(batch)` to two views and labels, the `precision` that it ships with, and `notes`: what it
+does otherwise than the paper, with the module and the pattern that prove it.
+
+shipped False: projector and predictor of 4096 and 256 for all. given: views come from outside.
+"""
+
+import copy
+import sys
+import types
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+WIDTH = {"resnet18": 512, "resnet50": 2048}
+PILLOW_BLUR = "blurs with Pillow's stacked boxes, not with a Gaussian of 23 taps"
+BILINEAR = "resizes bilinearly (the paper: bicubic)"
+
+
+def backbone(network: str) -> Any:
+    """torchvision's ResNet without its classifier."""
+    module = getattr(torchvision.models, network)()
+    module.fc = nn.Identity()
+    return module
+
+
+class Loop:
+    """One iteration: forward, loss, backward, optimizer, moving average."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+        optimizer: Any,
+        update: Callable[[], object],
+    ) -> None:
+        self.module, self.loss, self.optimizer, self.update = module, loss, optimizer, update
+
+    def to(self, device: torch.device) -> "Loop":
+        self.module.to(device)
+        return self
+
+    def step(
+        self, view1: Tensor, view2: Tensor, labels: Tensor, precision: AbstractContextManager[Any]
+    ) -> None:
+        with precision:
+            loss = self.loss(view1, view2, labels)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.update()
+
+
+def folder_of(path: str, transform: Any) -> Any:
+    return torchvision.datasets.ImageFolder(path, transform)
+
+
+class Lightly:
+    """docs.lightly.ai/self-supervised-learning/examples/byol.html, the plain PyTorch example."""
+
+    precision = "fp32"
+    notes = (
+        (PILLOW_BLUR, "lightly.transforms.gaussian_blur", r"ImageFilter\.GaussianBlur"),
+        (BILINEAR, "lightly.transforms.byol_transform", r"Crop\(size=input_size, scale=[^=]*\)"),
+        (
+            "jitters as torchvision does: brightness multiplies, contrast turns about the grey mean",
+            "lightly.transforms.byol_transform",
+            r"T\.ColorJitter",
+        ),
+    )
+
+    def views(self, size: int) -> Callable[[Any], Any]:
+        from lightly.transforms import BYOLTransform, BYOLView1Transform, BYOLView2Transform
+
+        options = {"input_size": size} | ({"gaussian_blur": 0.0} if size <= 64 else {})
+        both = BYOLTransform(BYOLView1Transform(**options), BYOLView2Transform(**options))
+        return both  # type: ignore[no-any-return]
+
+    def loop(self, network: str, size: int, shipped: bool, given: bool) -> Loop:
+        from lightly.loss import NegativeCosineSimilarity
+        from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
+        from lightly.models.utils import deactivate_requires_grad, update_momentum
+
+        hidden = 1024 if shipped and network == "resnet18" else 4096
+        encoder, head = backbone(network), BYOLProjectionHead(WIDTH[network], hidden, 256)
+        predictor = BYOLPredictionHead(256, hidden, 256)
+        averages = copy.deepcopy(encoder), copy.deepcopy(head)
+        for module in averages:
+            deactivate_requires_grad(module)
+        criterion = NegativeCosineSimilarity()
+
+        def loss(view1: Tensor, view2: Tensor, labels: Tensor) -> Tensor:
+            p1 = predictor(head(encoder(view1).flatten(start_dim=1)))
+            z1 = averages[1](averages[0](view1).flatten(start_dim=1)).detach()
+            p2 = predictor(head(encoder(view2).flatten(start_dim=1)))
+            z2 = averages[1](averages[0](view2).flatten(start_dim=1)).detach()
+            return 0.5 * (criterion(p1, z2) + criterion(p2, z1))
+
+        def update() -> None:
+            update_momentum(encoder, averages[0], m=0.996)
+            update_momentum(head, averages[1], m=0.996)
+
+        module = nn.ModuleList([encoder, head, predictor, *averages])
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.06)
+        return Loop(module, loss, optimizer, update)
+
+    def dataset(self, folder: str, size: int) -> Any:
+        return folder_of(folder, self.views(size))
+
+    def unpack(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        (view1, view2), labels = batch
+        return view1, view2, labels
+
+
+class ByolPytorch:
+    """github.com/lucidrains/byol-pytorch, README, section Usage."""
+
+    precision = "fp32"
+    notes = (
+        (
+            "draws each augmentation once for a batch, not for an image",
+            "byol_pytorch.byol_pytorch",
+            r"if random\.random\(\) > self\.p:\s+return x",
+        ),
+        (
+            "makes both views alike: no solarize, a blur of 3 taps in 2 of 10 batches",
+            "byol_pytorch.byol_pytorch",
+            r"T\.GaussianBlur\(\(3, 3\), \(1\.0, 2\.0\)\),\s+p = 0\.2",
+        ),
+        (
+            "takes batch statistics over both views together",
+            "byol_pytorch.byol_pytorch",
+            r"images = torch\.cat\(\(image_one, image_two\)",
+        ),
+        (
+            "puts simplicial embeddings before the projector by default (as shipped only)",
+            "byol_pytorch.byol_pytorch",
+            r"use_simplicial_embeddings = True",
+        ),
+    )
+
+    def _learner(self, network: str, size: int, **options: Any) -> Any:
+        from byol_pytorch import BYOL
+
+        return BYOL(backbone(network), image_size=size, hidden_layer="avgpool", **options)
+
+    def batch_views(self, size: int) -> Callable[[Tensor], Any]:
+        learner = self._learner("resnet18", size)
+        return lambda images: (learner.augment1(images), learner.augment2(images))
+
+    def views(self, size: int) -> Callable[[Any], Any]:
+        both = self.batch_views(size)  # photographs differ in size: a batch is one of them
+        tensor = torchvision.transforms.functional.to_tensor
+        return lambda image: both(tensor(image)[None])
+
+    def loop(self, network: str, size: int, shipped: bool, given: bool) -> Loop:
+        options: dict[str, Any] = {} if shipped else {"use_simplicial_embeddings": False}
+        if given:  # both views in one batch, in place of its own augmentation
+            options["augment_fn"] = lambda x: x[: len(x) // 2]
+            options["augment_fn2"] = lambda x: x[len(x) // 2 :]
+        learner = self._learner(network, size, **options)
+
+        def loss(view1: Tensor, view2: Tensor, labels: Tensor) -> Tensor:
+            return learner(torch.cat((view1, view2)) if given else view1)  # type: ignore[no-any-return]
+
+        optimizer = torch.optim.Adam(learner.parameters(), lr=3e-4)
+        return Loop(learner, loss, optimizer, learner.update_moving_average)
+
+    def dataset(self, folder: str, size: int) -> Any:
+        return folder_of(folder, torchvision.transforms.ToTensor())
+
+    def unpack(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        images, labels = batch
+        return images, images, labels
+
+
+class StablePretraining:
+    """github.com/galilai-group/stable-pretraining, benchmarks/cifar10/byol-resnet18.py and
+    benchmarks/imagenet100/byol-resnet50.py, without its Trainer, probes and logging."""
+
+    precision = "bf16"  # its scripts ask for 16-mixed, for which Lightning takes bf16 on a CPU
+    notes = (
+        (PILLOW_BLUR, "stable_pretraining.data.transforms", r"ImageFilter\.GaussianBlur"),
+        (
+            "averages the target's norm statistics too (the paper's target has its own)",
+            "stable_pretraining.backbone.utils",
+            r"self\.teacher\.buffers\(\), self\.student\.buffers\(\)",
+        ),
+        (
+            "jitters as torchvision does",
+            "stable_pretraining.data.transforms",
+            r"class ColorJitter\(Transform, v2\.ColorJitter\)",
+        ),
+    )
+
+    def views(self, size: int) -> Callable[[Any], Any]:
+        both = self._transform(size)
+        return lambda image: both({"image": image})
+
+    def _transform(self, size: int) -> Any:
+        from stable_pretraining.data import transforms
+        from stable_pretraining.data.dataset_stats import CIFAR10, ImageNet
+
+        def view(smallest: float, *more: Any) -> Any:
+            return transforms.Compose(
+                transforms.RGB(),
+                transforms.RandomResizedCrop((size, size), scale=(smallest, 1.0)),
+                transforms.ColorJitter(0.4, 0.4, 0.2, 0.1, p=0.8),
+                transforms.RandomGrayscale(p=0.2),
+                *more,
+                transforms.RandomHorizontalFlip(p=0.5),
+                transforms.ToImage(**(CIFAR10 if size <= 64 else ImageNet)),
+            )
+
+        if size <= 64:
+            return transforms.MultiViewTransform([view(0.2), view(0.08)])
+        blur, solarize = transforms.PILGaussianBlur, transforms.RandomSolarize
+        second = view(0.08, blur(p=0.1), solarize(threshold=0.5, p=0.2))
+        return transforms.MultiViewTransform([view(0.08, blur(p=1.0)), second])
+
+    def loop(self, network: str, size: int, shipped: bool, given: bool) -> Loop:
+        from stable_pretraining.methods.byol import BYOL
+        from stable_pretraining.optim import LARS
+
+        heads = (2048, 128) if shipped and network == "resnet18" else (4096, 256)
+        learner = BYOL(backbone(network), projector_dims=heads, predictor_dims=heads)
+        learner.train()
+
+        def update() -> None:  # what its TeacherStudentCallback calls
+            learner.backbone.update_teacher()
+            learner.projector.update_teacher()
+
+        optimizer = LARS(learner.parameters(), lr=0.5, weight_decay=1e-6)
+        return Loop(learner, lambda a, b, labels: learner(a, b).loss, optimizer, update)
+
+    def dataset(self, folder: str, size: int) -> Any:
+        from stable_pretraining.data import FromTorchDataset
+
+        names = ["image", "label"]
+        return FromTorchDataset(folder_of(folder, None), names, transform=self._transform(size))
+
+    def unpack(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        view1, view2 = batch["views"]
+        return view1["image"], view2["image"], view1["label"]
+
+
+class SoloLearn:
+    """github.com/vturrisi/solo-learn, bash_files/pretrain/cifar/byol.sh and imagenet/byol.sh, with
+    the head sizes that its command line has by default, without its Trainer and logging."""
+
+    precision = "fp32"  # its scripts ask for 16 bits, which its Lightning refuses on a CPU
+    notes = (
+        (PILLOW_BLUR, "solo.utils.pretrain_dataloader", r"ImageFilter\.GaussianBlur"),
+        ("jitters as torchvision does", "solo.utils.pretrain_dataloader", r"transforms\.ColorJitter"),
+        (
+            "trains a linear classifier in the same step",
+            "solo.methods.byol",
+            r"return neg_cos_sim \+ class_loss",
+        ),
+        (
+            "averages its target parameter by parameter, into new memory",
+            "solo.utils.momentum",
+            r"mp\.data = self\.cur_tau \* mp\.data \+",
+        ),
+    )
+
+    def __init__(self) -> None:
+        """Its dependency lightning-bolts cannot be imported with a Lightning of today; the one class
+        of it that is named, a schedule, is not used here."""
+        for name in ("pl_bolts", "pl_bolts.optimizers", "pl_bolts.optimizers.lr_scheduler"):
+            sys.modules[name] = types.ModuleType(name)
+        schedule = sys.modules["pl_bolts.optimizers.lr_scheduler"]
+        schedule.LinearWarmupCosineAnnealingLR = object  # type: ignore[attr-defined]
+
+    def views(self, size: int) -> Callable[[Any], Any]:
+        from solo.utils import pretrain_dataloader as solo
+
+        kind = solo.CifarTransform if size <= 64 else solo.ImagenetTransform
+        blur = (0.0, 0.0) if size <= 64 else (1.0, 0.1)
+        views = [
+            kind(0.4, 0.4, 0.2, 0.1, gaussian_prob=b, solarization_prob=s, crop_size=size)
+            for b, s in zip(blur, (0.0, 0.2), strict=True)
+        ]
+        return solo.prepare_n_crop_transform(views, [1, 1])  # type: ignore[no-any-return]
+
+    def loop(self, network: str, size: int, shipped: bool, given: bool) -> Loop:
+        from solo.methods.byol import BYOL
+
+        hidden, predictor = (2048, 512) if shipped else (4096, 4096)
+        method = BYOL(
+            encoder=network, num_classes=10, backbone_args={}, max_epochs=1000, batch_size=256,
+            optimizer="sgd", lars=True, lr=1.0, weight_decay=1e-5, classifier_lr=0.1,
+            exclude_bias_n_norm=True, accumulate_grad_batches=1, scheduler="none", min_lr=0.0,
+            extra_optimizer_args={"momentum": 0.9}, warmup_start_lr=0.003, warmup_epochs=10,
+            num_large_crops=2, num_small_crops=0, eta_lars=0.02, grad_clip_lars=True,
+            base_tau_momentum=0.99, final_tau_momentum=1.0, momentum_classifier=False,
+            proj_output_dim=256, proj_hidden_dim=hidden, pred_hidden_dim=predictor,
+        )  # fmt: skip
+        method.log_dict = lambda *_, **__: None  # there is no Trainer to log to
+
+        def loss(view1: Tensor, view2: Tensor, labels: Tensor) -> Tensor:
+            return method.training_step([None, [view1, view2], labels], 0)  # type: ignore[no-any-return]
+
+        def update() -> None:  # what its on_train_batch_end does
+            for pair in method.momentum_pairs:
+                method.momentum_updater.update(*pair)
+
+        return Loop(method, loss, method.configure_optimizers(), update)
+
+    def dataset(self, folder: str, size: int) -> Any:
+        return folder_of(folder, self.views(size))
+
+    def unpack(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        (view1, view2), labels = batch
+        return view1, view2, labels
+
+
+PEERS: dict[str, Callable[[], Any]] = {
+    "lightly": Lightly,
+    "byol-pytorch": ByolPytorch,
+    "stable-pretraining": StablePretraining,
+    "solo-learn": SoloLearn,
+}
