@@ -67,9 +67,15 @@ class Lightly:
 
     precision = "fp32"
     notes = (
-        (PILLOW_BLUR, "lightly.transforms.gaussian_blur", r"ImageFilter\.GaussianBlur"),
-        (BILINEAR, "lightly.transforms.byol_transform", r"Crop\(size=input_size, scale=[^=]*\)"),
+        ("views", PILLOW_BLUR, "lightly.transforms.gaussian_blur", r"ImageFilter\.GaussianBlur"),
         (
+            "views",
+            BILINEAR,
+            "lightly.transforms.byol_transform",
+            r"Crop\(size=input_size, scale=[^=]*\)",
+        ),
+        (
+            "views",
             "jitters as torchvision does: brightness multiplies, contrast turns about the grey mean",
             "lightly.transforms.byol_transform",
             r"T\.ColorJitter",
@@ -125,21 +131,25 @@ class ByolPytorch:
     precision = "fp32"
     notes = (
         (
+            "views",
             "draws each augmentation once for a batch, not for an image",
             "byol_pytorch.byol_pytorch",
             r"if random\.random\(\) > self\.p:\s+return x",
         ),
         (
+            "views",
             "makes both views alike: no solarize, a blur of 3 taps in 2 of 10 batches",
             "byol_pytorch.byol_pytorch",
             r"T\.GaussianBlur\(\(3, 3\), \(1\.0, 2\.0\)\),\s+p = 0\.2",
         ),
         (
+            "step",
             "takes batch statistics over both views together",
             "byol_pytorch.byol_pytorch",
             r"images = torch\.cat\(\(image_one, image_two\)",
         ),
         (
+            "step",
             "puts simplicial embeddings before the projector by default (as shipped only)",
             "byol_pytorch.byol_pytorch",
             r"use_simplicial_embeddings = True",
@@ -187,13 +197,15 @@ class StablePretraining:
 
     precision = "bf16"  # its scripts ask for 16-mixed, for which Lightning takes bf16 on a CPU
     notes = (
-        (PILLOW_BLUR, "stable_pretraining.data.transforms", r"ImageFilter\.GaussianBlur"),
+        ("views", PILLOW_BLUR, "stable_pretraining.data.transforms", r"ImageFilter\.GaussianBlur"),
         (
+            "step",
             "averages the target's norm statistics too (the paper's target has its own)",
             "stable_pretraining.backbone.utils",
             r"self\.teacher\.buffers\(\), self\.student\.buffers\(\)",
         ),
         (
+            "views",
             "jitters as torchvision does",
             "stable_pretraining.data.transforms",
             r"class ColorJitter\(Transform, v2\.ColorJitter\)",
@@ -257,14 +269,21 @@ class SoloLearn:
 
     precision = "fp32"  # its scripts ask for 16 bits, which its Lightning refuses on a CPU
     notes = (
-        (PILLOW_BLUR, "solo.utils.pretrain_dataloader", r"ImageFilter\.GaussianBlur"),
-        ("jitters as torchvision does", "solo.utils.pretrain_dataloader", r"transforms\.ColorJitter"),
+        ("views", PILLOW_BLUR, "solo.utils.pretrain_dataloader", r"ImageFilter\.GaussianBlur"),
         (
+            "views",
+            "jitters as torchvision does",
+            "solo.utils.pretrain_dataloader",
+            r"transforms\.ColorJitter",
+        ),
+        (
+            "step",
             "trains a linear classifier in the same step",
             "solo.methods.byol",
             r"return neg_cos_sim \+ class_loss",
         ),
         (
+            "step",
             "averages its target parameter by parameter, into new memory",
             "solo.utils.momentum",
             r"mp\.data = self\.cur_tau \* mp\.data \+",

@@ -120,13 +120,13 @@ def peer_of(name: str) -> Any:
     return PEERS[name]()
 
 
-def notes(name: str) -> list[str]:
-    """What the peer does otherwise, each looked up in its installed source."""
-    found = []
-    for sentence, module, pattern in peer_of(name).notes:
+def notes(name: str) -> dict[str, list[str]]:
+    """What the peer does otherwise, by part, each looked up in its installed source."""
+    found: dict[str, list[str]] = {"views": [], "step": []}
+    for part, sentence, module, pattern in peer_of(name).notes:
         source = inspect.getsource(importlib.import_module(module))
         missing = "" if re.search(pattern, source) else " (not found in this version's source)"
-        found.append(f"{name} {sentence}{missing}")
+        found[part].append(f"{name} {sentence}{missing}")
     return found
 
 

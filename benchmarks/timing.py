@@ -56,15 +56,22 @@ def here(work: Callable[[], object], units: int = 1) -> Competitor:
 
 
 def race(
-    competitors: Mapping[str, Competitor], rounds: int = 7, seconds: float = 0.5
+    competitors: Mapping[str, Competitor],
+    rounds: int = 7,
+    seconds: float = 0.5,
+    warm: bool = False,
 ) -> dict[str, Timing]:
     """Every competitor in every round, in an order that turns; a round of one of them takes
-    `seconds` or one repeat, whichever is longer. The first call of each warms up and is not
-    counted."""
+    `seconds` or one repeat, whichever is longer (0: one repeat). The first call of each warms up
+    and is not counted; `warm` says that this was done."""
     names = list(competitors)
     repeats = {}
     for name in names:
-        competitors[name](1)  # warm up: caches, compilation, memory
+        repeats[name] = 1
+        if not warm:
+            competitors[name](1)  # caches, compilation, memory
+        if not seconds:
+            continue
         start = time.perf_counter()
         competitors[name](1)
         once = time.perf_counter() - start
