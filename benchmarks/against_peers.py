@@ -4,7 +4,8 @@
 
 Everybody gets the same files or the same two views, network, batch, threads and device. A step is
 timed at equal precision (fp32, then bf16 autocast; heads of 4096 and 256) and as shipped (each
-one's own precision and heads). Optimizers are those of each one's documentation.
+one's own precision and heads). Optimizers are those of each one's documentation. The floor is the
+bare decoding of the photographs, and the bare convolutions and matrix products of the step.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from benchmarks import ours, pictures
 from benchmarks.bars import picture
 from benchmarks.peers import Elsewhere, PeerError, Worker, workers
 from benchmarks.timing import Competitor, here, publish, race
+from byol.engine.memory import keep_freed
 
 PHOTOS, SMALL = 16, 256  # images a call
 STEPS = (("resnet18", 32, 256), ("resnet50", 224, 16))
@@ -85,8 +87,9 @@ def steps(peers: Mapping[str, Worker], rounds: int, quick: bool) -> None:
             options = {"network": network, "size": size, "batch": batch, "setting": setting}
             said = list(notes)
             others = {name: Elsewhere(peers[name], "step", **options) for name in peers}
-            own = here(ours.step(network, size, batch, setting))
-            found = race(able({"byol": own, **others}, said), turns, seconds=0, warm=True)
+            own, bare = (here(work) for work in ours.step(network, size, batch, setting))
+            everyone: dict[str, Competitor] = {"byol": own, "floor of byol's step": bare, **others}
+            found = race(able(everyone, said), turns, seconds=0, warm=True)
             kind = "as shipped" if setting == "shipped" else setting
             publish(
                 f"peers-step-{network}-{setting}",
@@ -119,6 +122,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds; ResNet-50 as shipped")
     options = parser.parse_args()
     rounds = 3 if options.quick else options.rounds
+    if not torch.cuda.is_available():
+        keep_freed()
     print(f"{torch.get_num_threads()} threads", flush=True)
     with workers() as peers, tempfile.TemporaryDirectory() as folder:
         if "views" in options.only:

@@ -8,29 +8,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
+from benchmarks.step import our_step, prepare
 from benchmarks.timing import Competitor, Cost
 from byol.build import build_learner, build_loader
 from byol.config import Config, with_options
 from byol.data.files import FileLoader
-from byol.data.loader import Batch, CropSpec, ResidentLoader
+from byol.data.loader import CropSpec, ResidentLoader
 from byol.data.source import open_source
-from byol.engine.device import autocast, pick_device, pick_precision
-from byol.engine.gradients import finite, forward_backward, make_views
-from byol.engine.optimizer import build_optimizer
-from byol.learner import Byol
-from byol.monitor import Held, Monitor
-from byol.optim import set_learning_rate
+from byol.engine.device import pick_device, pick_precision
+from byol.engine.gradients import make_views
+from byol.engine.processes import ALONE
 from byol.recipes import build
 from byol.resolve import resolve
 from byol.viewspec import ViewSpec
 
 DATA = {"channels": 3, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 FOREVER = 10**9  # steps
+Work = Callable[[], None]
 
 
-def _crop(view: ViewSpec) -> CropSpec:
+def crop_of(view: ViewSpec) -> CropSpec:
+    """Where a view may be cut."""
     return CropSpec(
         (view.crop_area_min, view.crop_area_max), (view.crop_ratio_min, view.crop_ratio_max)
     )
@@ -47,7 +46,7 @@ def photos(folder: Path, batch: int, size: int) -> Callable[[], object]:
     config = with_options(build("photos-224")[0], {"image_size": size, **DATA})
     loader = FileLoader(
         open_source(str(folder)), channels=3, value_range=(0, 255), size=size,
-        crops=(_crop(config.view1), _crop(config.view2)), batch_size=batch, seed=0,
+        crops=(crop_of(config.view1), crop_of(config.view2)), batch_size=batch, seed=0,
     )  # fmt: skip
     return _views_of(loader, config)
 
@@ -58,8 +57,8 @@ def small(pixels: np.ndarray, batch: int) -> Callable[[], object]:
     images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))  # (N, C, S, S)
     loader = ResidentLoader(
         images.to(pick_device(config.train.device)), torch.zeros(len(images), dtype=torch.int64),
-        size=pixels.shape[1], crops=(_crop(config.view1), _crop(config.view2)), batch_size=batch,
-        seed=0,
+        size=pixels.shape[1], crops=(crop_of(config.view1), crop_of(config.view2)),
+        batch_size=batch, seed=0,
     )  # fmt: skip
     return _views_of(loader, config)
 
@@ -80,48 +79,10 @@ def with_precision(config: Config) -> Config:
     return with_options(config, {"precision": chosen})
 
 
-class Training:
-    """Networks, optimizer and label monitor of a run, and its step."""
-
-    def __init__(self, config: Config, classes: int = 10) -> None:
-        self.config, self.device = config, pick_device(config.train.device)
-        learner = build_learner(config).to(self.device)
-        self.learner: Byol = learner.to(memory_format=torch.channels_last)
-        compiled = torch.compile(self.learner) if config.train.compile else self.learner
-        self.network: nn.Module = compiled  # type: ignore[assignment]
-        self.optimizer = build_optimizer(config, self.learner)
-        size = config.data.image_size
-        held = Held(torch.zeros(2, 3, size, size), torch.zeros(2, dtype=torch.int64))
-        width = int(learner.encoder.num_features)  # type: ignore[arg-type]
-        self.monitor = Monitor(held, held, classes, width, self.device)
-
-    def of_views(self, view1: Tensor, view2: Tensor, labels: Tensor) -> None:
-        """A step from views (B, C, S, S) on."""
-        with autocast(self.device, self.config.train.precision):
-            loss, details = self.network(view1, view2, details=True)
-        loss.backward()
-        self._update(loss.detach(), details, labels)
-
-    def of_batch(self, batch: Batch) -> None:
-        """A step from crops on."""
-        self._update(*forward_backward(self.config, self.network, batch, self.device))
-
-    def _update(self, loss: Tensor, details: Any, labels: Tensor) -> None:
-        set_learning_rate(self.optimizer, 0.1, 0.1)
-        if bool(finite(loss, self.optimizer)):
-            self.optimizer.step()
-            self.learner.update_target(0.996)
-            self.monitor.observe(details, labels)
-        self.optimizer.zero_grad(set_to_none=True)
-
-
-def step(network: str, size: int, batch: int, setting: str) -> Callable[[], object]:
-    """A training step from two views on."""
-    training = Training(configuration(network, size, batch, setting))
-    views = torch.rand(2, batch, 3, size, size, device=training.device)
-    view1, view2 = (v.contiguous(memory_format=torch.channels_last) for v in views)
-    labels = torch.zeros(batch, dtype=torch.int64, device=training.device)
-    return lambda: training.of_views(view1, view2, labels)
+def step(network: str, size: int, batch: int, setting: str) -> tuple[Work, Work]:
+    """A training step from two views on, and its floor: its bare convolutions and products."""
+    config = configuration(network, size, batch, setting)
+    return prepare(config, pick_device(config.train.device))
 
 
 def spent() -> float:
@@ -139,8 +100,10 @@ def train(
     source = open_source(str(folder))
     asked = {"model": network, "batch_size": batch, "workers": workers, "image_size": size}
     config = with_precision(resolve(source, str(folder), None, asked)[0])
-    training = Training(config)
-    loader = build_loader(config, source, training.device)
+    device = pick_device(config.train.device)
+    learner = build_learner(config).to(device).to(memory_format=torch.channels_last)
+    training = our_step(config, learner, device)
+    loader = build_loader(config, source, device)
     setup = time.perf_counter() - began
     done = 0
 
@@ -148,9 +111,13 @@ def train(
         nonlocal done
         cpu, wall, count = spent(), time.perf_counter(), repeats * steps
         for batch in loader.batches(done, done + count):
-            training.of_batch(batch)
+            found = training.gradients(batch, device)
+            _, tau = training.rates(100)
+            if ALONE.any([found.is_bad])[0]:
+                raise RuntimeError("a step is not finite")
+            training.update(found, tau)
         done += count
-        if training.device.type == "cuda":
+        if device.type == "cuda":
             torch.cuda.synchronize()
         return Cost((spent() - cpu) / count, (time.perf_counter() - wall) / count)
 

@@ -1,9 +1,10 @@
 """What a peer does, timed inside an environment of its own; nothing of byol is imported here.
 
-`python peer_tasks.py PEER` reads a request a line, {"task": {...}, "repeats": n}, and answers with a
-line: {"cpu": seconds, "wall": seconds} for one unit of the task (an image, a step), or {"error": why}.
-benchmarks/peers.py makes the environment and asks. Tasks are the methods of `Tasks`; what each peer
-does for them, and the page of its documentation that it follows, stands in peer_loops.py.
+`python peer_tasks.py PEER THREADS` reads a request a line, {"task": [kind, {...}], "repeats": n},
+and answers with a line: {"cpu": seconds, "wall": seconds} for one unit of the task (an image, a
+step), or {"error": why}. benchmarks/peers.py makes the environment and asks. Kinds are the methods
+of `Tasks`; what each peer does for them stands in
+peer_loops.py and peer_lightning.py.
 """
 
 import importlib
@@ -21,10 +22,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from peer_loops import PEERS
+from peer_lightning import SoloLearn, StablePretraining
+from peer_loops import ByolPytorch, Lightly
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
+PEERS: dict[str, Callable[[], Any]] = {
+    "lightly": Lightly,
+    "byol-pytorch": ByolPytorch,
+    "stable-pretraining": StablePretraining,
+    "solo-learn": SoloLearn,
+}
 Work = Callable[[], int]  # does it once; the units that were done
 
 
@@ -97,7 +105,7 @@ class Tasks:
     def train(
         self, folder: str, network: str, size: int, batch: int, workers: int, steps: int
     ) -> Work:
-        """Steps from image files on, everything as shipped. As many batches as are used are read."""
+        """Steps from image files on, all as shipped. As many batches as are used are read."""
         loop = self.peer.loop(network, size, True, given=False).to(self.device)
         images: Dataset[Any] = self.peer.dataset(folder, size)
 

@@ -106,11 +106,11 @@ def publish(
 ) -> None:
     """Print a table, ratios to `base` in its last column; write docs/results/speed/NAME.json."""
     print(f"\n{title} (ms of processor time per {per}; wall beside it)")
-    print(f"{'':34}{'median':>10}{'quartiles':>20}{'wall':>10}{'ratio':>8}")
+    print(f"{'':34}{'median':>10}{'quartiles':>24}{'wall':>10}{'ratio':>8}")
     for who, t in timings.items():
         ratio = t.cpu[1] / timings[base].cpu[1]
         spread = f"{t.cpu[0]:.3f} to {t.cpu[2]:.3f}"
-        print(f"{who:34}{t.cpu[1]:10.3f}{spread:>20}{t.wall[1]:10.3f}{ratio:8.2f}")
+        print(f"{who:34}{t.cpu[1]:10.3f}{spread:>24}{t.wall[1]:10.3f}{ratio:8.2f}")
     for note in notes:
         print(f"- {note}")
     machine = {k: v for k, v in environment().items() if k != "command"}
