@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -173,6 +174,10 @@ def made() -> dict[str, Callable[[dict[str, Any]], str]]:
     return {f"speed/{file.stem}": speed for file in timings} | TABLES
 
 
+def _between(content: str, found: re.Match[str]) -> str:
+    return f"{found[1]}{content}\n{found[2]}"
+
+
 def filled(text: str) -> str:
     """The document with every table made anew."""
     for name, make in made().items():
@@ -180,7 +185,7 @@ def filled(text: str) -> str:
         mark = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
         if source.exists() and mark.search(text):
             content = make(json.loads(source.read_text()))
-            text = mark.sub(lambda found, c=content: f"{found[1]}{c}\n{found[2]}", text)
+            text = mark.sub(partial(_between, content), text)
     return text
 
 
