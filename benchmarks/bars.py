@@ -30,10 +30,10 @@ def picture(name: str, tables: Sequence[str]) -> None:
         spread = [[c[1] - c[0] for c, _ in costs], [c[2] - c[1] for c, _ in costs]]
         colours = ["tab:blue" if who == "byol" else "silver" for _, who in costs]
         axis.barh([who for _, who in costs], middle, xerr=spread, color=colours)
-        axis.set_title(table["title"], fontsize=8)
+        axis.set_title(table["title"], fontsize=7)
         axis.set_xlabel(f"ms of processor time per {table['per']}", fontsize=8)
         axis.tick_params(labelsize=8)
     target = HOME / "performance" / f"{name}.png"
     target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=80)
+    figure.savefig(target, dpi=64)
     pyplot.close(figure)
