@@ -4,7 +4,7 @@ VENV ?= .venv
 DEMO_OUT ?= runs/demo
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow lint type bench clean
+.PHONY: demo test test-slow lint type bench kill clean
 
 demo: $(VENV)/ready
 	$(BIN)/byol pretrain --out $(DEMO_OUT)
@@ -22,6 +22,14 @@ type: $(VENV)/ready-dev
 	$(BIN)/mypy
 
 bench: $(VENV)/ready-dev
+	$(BIN)/python -m benchmarks.views
+	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.against_peers --quick
+	$(BIN)/python -m benchmarks.end_to_end --steps 6 --rounds 2
+	$(BIN)/python benchmarks/tables.py
+
+kill: $(VENV)/ready-dev
 	$(BIN)/python benchmarks/kill.py
 
 $(VENV)/ready: pyproject.toml

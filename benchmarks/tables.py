@@ -10,12 +10,19 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 DOCS = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "docs/results.md", "docs/recipes.md", "docs/scale.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/results.md",
+    "docs/recipes.md",
+    "docs/scale.md",
+    "docs/performance.md",
+)
 
 
 def markdown(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -173,6 +180,57 @@ def scaling(table: dict[str, Any]) -> str:
     )
 
 
+def speed(table: dict[str, Any]) -> str:
+    """What benchmarks/timing.py published: competitors, and how many times the base's cost."""
+    base = table["rows"][table["base"]]["cpu_ms"][1]
+    rows = []
+    for who, row in table["rows"].items():
+        low, middle, high = row["cpu_ms"]
+        cells = [f"{middle:.3f}", f"{low:.3f} to {high:.3f}", f"{row['wall_ms'][1]:.3f}"]
+        rows.append([who, *cells, f"{middle / base:.2f}"])
+    header = [
+        table["title"],
+        f"ms of processor time per {table['per']}",
+        "quartiles",
+        "ms on the clock",
+    ]
+    notes = "".join(f"\n- {note}" for note in table["notes"])
+    return (
+        markdown([*header, f"ratio to {table['base']}"], rows)
+        + f"\n\n`{table['command']}`\n\n{where(table)}.\n{notes}"
+    ).rstrip()
+
+
+def literal(table: dict[str, Any]) -> str:
+    """kNN by the fast path and by the literal loop, seed by seed, and their means."""
+    names = ("fast", "literal", "untrained")
+    rows: list[list[Any]] = [[r["seed"], *(r[name] for name in names)] for r in table["rows"]]
+    rows.append(["**mean**", *(mean(r[name] for r in table["rows"]) for name in names)])
+    text = markdown(["seed", *(f"kNN {name}" for name in names)], rows)
+    return (
+        f"{text}\n\n`{table['command']}` (fast: {table['precision']}; the views of the first batch "
+        f"differ by {table['views_differ']:.2f} / 255 at most)\n\n{where(table)}."
+    )
+
+
+def gpu(table: dict[str, Any]) -> str:
+    """Throughput and utilisation by case, then where the time of the first one goes."""
+    rows = []
+    for r in table["rows"]:
+        share = r.get("utilisation")
+        cells = [
+            f"{100 * share:.1f} %" if share else "",
+            f"{100 * r.get('waiting_share', 0):.1f} %",
+        ]
+        rows.append([r["case"], r.get("batch", ""), f"{r['images_per_second']:.0f}", *cells])
+    header = ["case", "batch", "images/s", "model-FLOPs utilisation", "waiting for data"]
+    first = table["rows"][0]
+    top = [[k["kernel"], k["ms"], f"{100 * k['share']:.1f} %"] for k in first["kernels"]]
+    kernels = markdown([f"kernel ({first['case']})", "ms a step", "share"], top)
+    how = f"`{table['command']}`, {first['device']}, {table['date']}; {where(table)}."
+    return f"{markdown(header, rows)}\n\n{kernels}\n\n{how}"
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "cifar": run,
@@ -184,6 +242,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "kill": kill,
     "fault": fault,
     "scaling": scaling,
+    "speed/literal": literal,
+    "speed/gpu": gpu,
 }
 for _name in ("knn", "linear", "semisup", "semisup-all", "transfer", "finetune"):
     TABLES[f"evaluate-cifar-{_name}"] = evaluation
@@ -191,14 +251,24 @@ for _name in ("segment", "detect", "depth"):
     TABLES[f"evaluate-{_name}"] = evaluation
 
 
+def made() -> dict[str, Callable[[dict[str, Any]], str]]:
+    """The function of each table, those of all published timings included."""
+    timings = sorted((DOCS / "docs" / "results" / "speed").glob("*.json"))
+    return {f"speed/{file.stem}": speed for file in timings} | TABLES
+
+
+def _between(content: str, found: re.Match[str]) -> str:
+    return f"{found[1]}{content}\n{found[2]}"
+
+
 def filled(text: str) -> str:
     """The document with every table made anew."""
-    for name, make in TABLES.items():
+    for name, make in made().items():
         source = DOCS / "docs" / "results" / f"{name}.json"
         mark = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
         if source.exists() and mark.search(text):
             content = make(json.loads(source.read_text()))
-            text = mark.sub(lambda found, c=content: f"{found[1]}{c}\n{found[2]}", text)
+            text = mark.sub(partial(_between, content), text)
     return text
 
 

@@ -56,15 +56,22 @@ def here(work: Callable[[], object], units: int = 1) -> Competitor:
 
 
 def race(
-    competitors: Mapping[str, Competitor], rounds: int = 7, seconds: float = 0.5
+    competitors: Mapping[str, Competitor],
+    rounds: int = 7,
+    seconds: float = 0.5,
+    warm: bool = False,
 ) -> dict[str, Timing]:
     """Every competitor in every round, in an order that turns; a round of one of them takes
-    `seconds` or one repeat, whichever is longer. The first call of each warms up and is not
-    counted."""
+    `seconds` or one repeat, whichever is longer (0: one repeat). The first call of each warms up
+    and is not counted; `warm` says that this was done."""
     names = list(competitors)
     repeats = {}
     for name in names:
-        competitors[name](1)  # warm up: caches, compilation, memory
+        repeats[name] = 1
+        if not warm:
+            competitors[name](1)  # caches, compilation, memory
+        if not seconds:
+            continue
         start = time.perf_counter()
         competitors[name](1)
         once = time.perf_counter() - start
@@ -99,11 +106,11 @@ def publish(
 ) -> None:
     """Print a table, ratios to `base` in its last column; write docs/results/speed/NAME.json."""
     print(f"\n{title} (ms of processor time per {per}; wall beside it)")
-    print(f"{'':34}{'median':>10}{'quartiles':>20}{'wall':>10}{'ratio':>8}")
+    print(f"{'':34}{'median':>10}{'quartiles':>24}{'wall':>10}{'ratio':>8}")
     for who, t in timings.items():
         ratio = t.cpu[1] / timings[base].cpu[1]
         spread = f"{t.cpu[0]:.3f} to {t.cpu[2]:.3f}"
-        print(f"{who:34}{t.cpu[1]:10.3f}{spread:>20}{t.wall[1]:10.3f}{ratio:8.2f}")
+        print(f"{who:34}{t.cpu[1]:10.3f}{spread:>24}{t.wall[1]:10.3f}{ratio:8.2f}")
     for note in notes:
         print(f"- {note}")
     machine = {k: v for k, v in environment().items() if k != "command"}

@@ -15,6 +15,7 @@ LEVELS: dict[str, float] = {
     # 0: no import from the package at all (formulas, plain values)
     "errors": 0, "viewspec": 0, "rng": 0, "losses": 0, "schedules": 0, "ops": 0, "optim": 0,
     "metrics": 0, "networks.standardised": 0, "networks.spanning": 0, "networks.unseen": 0,
+    "networks.recompute": 0,
     "networks.heads": 0.1, "networks.norm": 0.1,
     "data.embedded": 0, "data.rawboxes": 0, "data.decode": 0, "data.labels": 0, "data.__init__": 0,
     "data.remote": 0.5,
@@ -33,11 +34,12 @@ LEVELS: dict[str, float] = {
     # 2: what a run consists of
     "config": 2, "protocols": 2.1, "learner": 2, "monitor": 2.5,
     # 3 and 4: the engine and the loop
-    "engine.device": 3, "engine.signals": 3, "engine.place": 3, "engine.lost": 3,
+    "engine.device": 3, "engine.memory": 3, "engine.signals": 3,
+    "engine.place": 3, "engine.lost": 3,
     "engine.meeting": 3.05,
     "engine.processes": 3.1, "engine.checkpoint": 3.2, "engine.opening": 3.2,
     "engine.gradients": 3.2, "engine.optimizer": 3.2, "engine.log": 3, "engine.runfolder": 3,
-    "engine.fit": 4,
+    "engine.step": 3.3, "engine.fit": 4,
     # 5 to 8: tasks, recipes, the public functions, the command line
     "tasks.subject": 4.5, "tasks.training": 4.5,
     "tasks.logistic": 4.5, "tasks.augment": 4.6, "tasks.subsets": 4.6, "tasks.features": 4.7,

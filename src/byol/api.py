@@ -26,6 +26,7 @@ from byol.engine import device as devices
 from byol.engine.files import atomic_write
 from byol.engine.fit import fit
 from byol.engine.gradients import make_views
+from byol.engine.memory import keep_freed
 from byol.engine.opening import open_together
 from byol.engine.processes import Processes, hint, pick_device, start
 from byol.engine.runfolder import RunFolder
@@ -166,6 +167,8 @@ def _run(
     """Train, then measure: everything between an open run folder and result.json."""
     started, started_cpu = time.monotonic(), time.process_time()
     devices.make_deterministic(config.train.deterministic)
+    if device.type == "cpu":
+        keep_freed()
     first = copy.deepcopy(module)  # as it was given: the untrained encoder of the comparison
     learner = learner.to(device).to(memory_format=torch.channels_last)
     with processes.together():

@@ -159,6 +159,9 @@ class TrainConfig:
         "auto", "bf16 autocast where the hardware has it, or fp32", True
     )
     compile: bool = option(False, "torch.compile the networks")
+    checkpointing: bool = option(
+        False, "compute each block's activations again for the backward pass: less memory"
+    )
     compress_gradients: bool = option(False, "several processes exchange gradients in bf16")
     shard_optimizer: bool = option(False, "several processes share out the optimizer's state")
     deterministic: bool = option(False, "bit-identical repeats on CUDA, slower")
@@ -350,6 +353,8 @@ def check(config: Config) -> None:
     _check_optim(config.optim)
     _check_network(config.network, config.optim)
     _check_objective(config.objective)
+    if config.train.checkpointing and config.train.compile:
+        raise UserError("checkpointing and compile do not go together: leave out one of them")
     if config.data.image_size < 8:
         raise UserError(f"image_size is {config.data.image_size}; it must be 8 or more")
     for name in ("view1", "view2"):

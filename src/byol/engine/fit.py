@@ -9,23 +9,21 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
-from byol import schedules
 from byol.config import Config
 from byol.data.loader import Batch
 from byol.engine import checkpoint
-from byol.engine.gradients import finite, forward_backward, over_processes
+from byol.engine.gradients import over_processes
 from byol.engine.log import Log, Progress
 from byol.engine.optimizer import build_optimizer, full_state
 from byol.engine.processes import ALONE, Processes
 from byol.engine.runfolder import RunFolder
 from byol.engine.signals import stop_signals
+from byol.engine.step import Found, Step
 from byol.errors import Agreed, Interrupted
-from byol.learner import Byol, Details
+from byol.learner import Byol
 from byol.monitor import Monitor, Verdict, batch_numbers
 from byol.networks.norm import own_averages
-from byol.optim import set_learning_rate
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient that end the run
 
@@ -66,17 +64,16 @@ def fit(
     Interrupted after saving, and UserError when the run cannot go on.
     """
     total_steps, warmup_steps = config.steps(images)
-    optim, train, objective = config.optim, config.train, config.objective
+    train = config.train
     optimizer = build_optimizer(config, learner, processes)
     at = Progressed()
     if _resume(folder, learner, optimizer, monitor, at, loader, processes) and mode != "quiet":
         print(f"continuing {folder.root} at step {at.step}", flush=True)
     network = over_processes(config, learner, device, processes)
+    training = Step(config, learner, network, optimizer, monitor, total_steps, warmup_steps)
     numbers: dict[str, float] = {}
     verdict = Verdict("too early", "nothing was measured yet")
     every = -(-total_steps // train.evaluations)
-    buffers = list(learner.buffers())  # norm statistics, which a step that is skipped must not keep
-    before = [buffer.clone() for buffer in buffers]
     own = own_averages(learner)
 
     def save() -> None:
@@ -85,8 +82,9 @@ def fit(
         if monitor:
             keep(learner)
 
-    title = f"{config.network.model}, {images} images, {optim.epochs:g} epochs"
-    progress = Progress(total_steps, optim.batch_size, at.step, mode, title)  # type: ignore[arg-type]
+    title = f"{config.network.model}, {images} images, {config.optim.epochs:g} epochs"
+    batch_size = config.optim.batch_size
+    progress = Progress(total_steps, batch_size, at.step, mode, title)  # type: ignore[arg-type]
     with ExitStack() as during:
         stopped = during.enter_context(stop_signals())  # first: a log means that it can be stopped
         log = during.enter_context(Log(folder.root, at.step)) if monitor else None
@@ -95,36 +93,22 @@ def fit(
         for batch in loader.batches(at.step, total_steps):
             waited = time.monotonic() - asked
             torch.manual_seed(_dropout_seed(train.seed, at.step, processes.rank))
-            torch._foreach_copy_(before, buffers)
-
-            loss, details, labels = forward_backward(config, network, batch, device)
-
-            lr = schedules.learning_rate(
-                at.step, total_steps, warmup_steps, optim.base_lr, optim.batch_size
-            )
-            tau = schedules.target_decay(
-                at.step, total_steps, optim.tau_base, objective.tau_schedule, objective.copy_every
-            )
-            set_learning_rate(optimizer, lr, optim.base_lr * optim.batch_size / 256)
+            found = training.gradients(batch, device)
+            lr, tau = training.rates(at.step)
             due = time.monotonic() - saved > train.save_seconds
-            is_bad, is_stopped, is_due = processes.any(
-                [~finite(loss, optimizer), *(loss.new_tensor(x) for x in (bool(stopped), due))]
-            )
-            if not is_bad:
-                optimizer.step()
-                learner.update_target(tau)
-                if monitor:
-                    monitor.observe(details, labels)
-                at.skipped_in_a_row = 0
-            else:
-                torch._foreach_copy_(buffers, before)
+            flags = [found.is_bad, *(found.loss.new_full((), x) for x in (bool(stopped), due))]
+            is_bad, is_stopped, is_due = processes.any(flags)
+            if is_bad:
+                training.discard()
                 _skip(at, batch, folder, progress, processes)
-            optimizer.zero_grad(set_to_none=True)
+            else:
+                training.update(found, tau)
+                at.skipped_in_a_row = 0
             at.step += 1
 
             shown: dict[str, Any] = {}
             if at.step % train.log_every == 0 or at.step == total_steps:
-                shown = _numbers(loss, lr, tau, details, processes)
+                shown = _numbers(found, lr, tau, processes)
                 if log:
                     log.write(at.step, **shown, skipped=at.skipped)
             if at.step % every == 0 or at.step == total_steps:
@@ -133,16 +117,13 @@ def fit(
                     numbers, verdict = monitor.measure(learner, at.step)
                     log.write(at.step, **numbers, verdict=verdict.verdict)
                 verdict = processes.from_main(verdict)  # the others wait here
-                if verdict.verdict in ("doubtful", "collapsed"):
-                    sentence = f"step {at.step}: {verdict.verdict}: {verdict.reason}"
-                    progress.say(sentence, warning=processes.is_main)
-                if "knn" in numbers:
-                    shown["kNN"] = numbers["knn"]
-                shown["verdict"] = verdict.verdict
+                _warn(verdict, at.step, progress, processes)
+                shown |= {"verdict": verdict.verdict}
+                shown |= {"kNN": numbers["knn"]} if "knn" in numbers else {}
                 if verdict.verdict == "collapsed" and train.stop_on_collapse:
                     save()
                     break
-            progress.advance(at.step, waited, **{k: shown[k] for k in shown if k in _SHOWN})
+            progress.advance(at.step, waited, **{k: shown[k] for k in _SHOWN if k in shown})
             if is_stopped:
                 save()
                 raise Interrupted(f"stopped at step {at.step} of {total_steps}")
@@ -161,6 +142,12 @@ _SHOWN = ("loss", "lr", "tau", "kNN", "verdict")
 def _dropout_seed(seed: int, step: int, rank: int) -> int:
     """For dropout, where a network has it: its masks cannot follow the images."""
     return ((seed << 32) + step + (rank << 48)) % (1 << 64)
+
+
+def _warn(verdict: Verdict, step: int, progress: Progress, processes: Processes) -> None:
+    if verdict.verdict in ("doubtful", "collapsed"):
+        sentence = f"step {step}: {verdict.verdict}: {verdict.reason}"
+        progress.say(sentence, warning=processes.is_main)
 
 
 def _skip(
@@ -185,11 +172,9 @@ def _skip(
     )
 
 
-def _numbers(
-    loss: Tensor, lr: float, tau: float, details: Details, processes: Processes
-) -> dict[str, float]:
+def _numbers(found: Found, lr: float, tau: float, processes: Processes) -> dict[str, float]:
     """What a logging step writes, means over the processes."""
-    values = torch.cat((loss[None], batch_numbers(details)))  # (4,)
+    values = torch.cat((found.loss[None], batch_numbers(found.details)))  # (4,)
     processes.mean_([values])
     value, *rest = values.tolist()
     names = ("online_target_cosine", "batch_cosine", "batch_deviation")

@@ -4,7 +4,7 @@ DistributedDataParallel averages gradients in buckets while the backward pass st
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 
 import torch
@@ -18,6 +18,9 @@ from byol.engine.device import autocast
 from byol.engine.processes import Processes
 from byol.learner import Byol, Details
 from byol.networks.norm import span_
+from byol.networks.recompute import recompute_
+
+Views = Iterable[tuple[Tensor, Tensor, Tensor]]  # view 1, view 2, labels of each piece of a batch
 
 
 def over_processes(
@@ -26,6 +29,8 @@ def over_processes(
     """The learner as the loop calls it: compiled if asked for, with the gradients and, unless
     they are asked for by process, the batch statistics of all processes."""
     network: nn.Module = learner
+    if config.train.checkpointing:
+        recompute_(learner.encoder)
     if processes.world > 1:
         if config.network.norm_over == "all":
             images = config.optim.batch_size // config.optim.accumulation // processes.world
@@ -50,18 +55,30 @@ def forward_backward(
 
     The loss is that of this process's images.
     """
+    return gradients(config, network, views_of(config, batch, device))
+
+
+def views_of(config: Config, batch: Batch, device: torch.device) -> Views:
+    """View 1, view 2 (b, C, S, S) and labels (b,) of each piece, made when it is its turn."""
+    for piece in _pieces(batch, config.optim.accumulation):
+        view1, view2 = make_views(config, piece, device)
+        yield view1, view2, piece.labels.to(device, non_blocking=True)
+
+
+def gradients(config: Config, network: nn.Module, views: Views) -> tuple[Tensor, Details, Tensor]:
+    """forward_backward of views that are made."""
     pieces = config.optim.accumulation
     losses = []
-    for number, piece in enumerate(_pieces(batch, pieces)):
-        view1, view2 = make_views(config, piece, device)  # (b, C, S, S) each
+    for number, piece in enumerate(views):
+        view1, view2, labels = piece
         # Pieces before the last one keep their gradients to themselves.
         no_sync = getattr(network, "no_sync", None) if number < pieces - 1 else None
         with no_sync() if no_sync else nullcontext():
-            with autocast(device, config.train.precision):
+            with autocast(view1.device, config.train.precision):
                 loss, details = network(view1, view2, details=True)
             (loss / pieces).backward()
         losses.append(loss.detach() / pieces)
-    return torch.stack(losses).sum(), details, piece.labels.to(device)
+    return torch.stack(losses).sum(), details, labels
 
 
 def make_views(config: Config, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -81,10 +98,3 @@ def _pieces(batch: Batch, count: int) -> Iterator[Batch]:
     for start in range(0, size * count, size):
         part = slice(start, start + size)
         yield Batch(batch.crops[part], batch.labels[part], batch.index[part], batch.epoch[part])
-
-
-def finite(loss: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
-    """Whether the loss and every gradient are finite, a scalar on the device."""
-    gradients = [w.grad for group in optimizer.param_groups for w in group["params"]]
-    norms = torch._foreach_norm([g for g in gradients if g is not None])
-    return torch.isfinite(torch.stack([loss, *norms]).sum())

@@ -79,7 +79,7 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         y = F.relu_(self.bn1(self.conv1(x)))
-        return F.relu_(self.bn2(self.conv2(y)) + shortcut)
+        return F.relu_(self.bn2(self.conv2(y)).add_(shortcut))
 
 
 class Bottleneck(nn.Module):
@@ -99,7 +99,7 @@ class Bottleneck(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         y = F.relu_(self.bn1(self.conv1(x)))
         y = F.relu_(self.bn2(self.conv2(y)))
-        return F.relu_(self.bn3(self.conv3(y)) + shortcut)
+        return F.relu_(self.bn3(self.conv3(y)).add_(shortcut))
 
 
 class ResNet(nn.Module):
