@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.timing import here, publish, race
+from benchmarks.timing import Timing, here, publish, race
 from byol.build import build_learner
 from byol.config import Config, with_options
 from byol.engine.device import pick_device, pick_precision
@@ -87,7 +87,7 @@ def bare(product: Product, dtype: torch.dtype, device: torch.device) -> Callable
         return product_of_matrices
     x = x.contiguous(memory_format=torch.channels_last)
     stride, padding, dilation = list(layer.stride), list(layer.padding), list(layer.dilation)
-    how = (stride, padding, dilation, False, [0, 0], layer.groups)
+    how: Any = (stride, padding, dilation, False, [0, 0], layer.groups)
     g = torch.randn_like(torch.convolution(x, weight, None, *how))
 
     def convolution() -> None:
@@ -174,12 +174,14 @@ def main() -> None:
     if device.type == "cpu":
         keep_freed()
     one = (asked.model, asked.size, asked.batch, asked.stem)
-    timings, notes, ratios = {}, [], {}
+    timings: dict[str, Timing] = {}
+    notes: list[str] = []
+    ratios: dict[str, float] = {}
     for case in (one,) if asked.model else CASES:
         for precision in asked.precisions:
-            model, size, batch, _ = case
+            model, size, batch, stem = case
             name = f"{model} {size}px B{batch} {pick_precision(device, precision)}"
-            config = configuration(*case, precision, asked.checkpointing)
+            config = configuration(model, size, batch, stem, precision, asked.checkpointing)
             step, bare_products = prepare(config, device)
             if asked.profile:
                 print(name)
