@@ -126,7 +126,8 @@ def main() -> None:
     what = "-".join(str(part) for part in case)
     target = HOME / "results" / "speed" / f"memory-{what}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps({"environment": environment(), "rows": rows}, indent=1) + "\n")
+    machine = {key: value for key, value in environment().items() if key != "command"}
+    target.write_text(json.dumps({"environment": machine, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
