@@ -1,6 +1,6 @@
 """Images/s and model-FLOPs utilisation of whole training steps on one GPU, and where time goes.
 
-    python -m benchmarks.gpu [--compile] [--lightly] [--cases resnet50-memory ...]
+    python -m benchmarks.gpu [--modes eager compiled] [--lightly] [--cases resnet50-memory ...]
     python -m benchmarks.gpu --tiny          # a few small images, on whatever there is
 
 From memory: decoded uint8 images lie on the device; from files: JPEG of 500 x 375 and 100 KB, by
@@ -30,9 +30,11 @@ from byol.config import Config, with_options
 from byol.data.files import FileLoader
 from byol.data.loader import Batch, ResidentLoader
 from byol.data.source import open_source
-from byol.engine.device import cores, environment, pick_device
+from byol.engine.device import cores, environment, make_deterministic, pick_device
+from byol.engine.gradients import views_of
 from byol.engine.processes import ALONE
 from byol.engine.step import Step
+from byol.engine.upcoming import Upcoming
 from byol.learner import Byol
 
 # Dense bf16, in FLOP/s, as the makers publish them.
@@ -45,14 +47,18 @@ class Case(NamedTuple):
     batch: int
     stem: str
     files: bool
+    checkpointing: bool = False
 
 
 CASES = {
     "resnet50-memory": Case("resnet50", 224, 256, "large", False),
     "resnet50-files": Case("resnet50", 224, 256, "large", True),
     "resnet18-32": Case("resnet18", 32, 1024, "small", False),
+    "resnet18-32-b256": Case("resnet18", 32, 256, "small", False),
     "vit-s16-files": Case("vit_small_patch16_224", 224, 256, "large", True),
+    "resnet50-2x-checkpointing": Case("resnet50-2x", 224, 256, "large", False, True),
 }
+MODES = ("eager", "compiled")
 
 
 def flops(learner: Byol, size: int, device: torch.device) -> float:
@@ -92,17 +98,26 @@ def loader(case: Case, config: Config, folder: Path, device: torch.device, tiny:
     return ResidentLoader(images, labels, **common)
 
 
-def one(training: Step, batches: Iterator[Batch], device: torch.device) -> float:
-    """A step as the loop does it; the seconds that it waited for data."""
-    began = time.perf_counter()
-    batch = next(batches)
-    waited = time.perf_counter() - began
-    found = training.gradients(batch, device)
-    _, tau = training.rates(100)
-    if ALONE.any([found.is_bad])[0]:
-        raise RuntimeError("a step is not finite")
-    training.update(found, tau)
-    return waited
+class Steps:
+    """Steps as the loop takes them, one a call."""
+
+    def __init__(
+        self, training: Step, batches: Iterator[Batch], config: Config, device: torch.device
+    ) -> None:
+        self.training, self.device = training, device
+        self.upcoming = Upcoming(batches, lambda batch: views_of(config, batch, device))
+        self.turns = iter(self.upcoming)
+
+    def __call__(self) -> float:
+        """One step; the seconds that it waited for data."""
+        _, views = next(self.turns)
+        found = self.training.gradients(views)
+        self.upcoming.fetch()
+        _, tau = self.training.rates(100)
+        if ALONE.any([found.is_bad])[0]:
+            raise RuntimeError("a step is not finite")
+        self.training.update(found, tau)
+        return self.upcoming.waited
 
 
 def synchronise(device: torch.device) -> None:
@@ -110,13 +125,13 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def kernels(training: Step, batches: Iterator[Batch], device: torch.device) -> list[dict[str, Any]]:
+def kernels(step: Steps, device: torch.device) -> list[dict[str, Any]]:
     """The ten that take most of two steps, with their share."""
     on_device = device.type == "cuda"
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]
     with profile(activities=kinds) as recorded:
         for _ in range(2):
-            one(training, batches, device)
+            step()
         synchronise(device)
     name = "self_device_time_total" if on_device else "self_cpu_time_total"
     found = [(float(getattr(e, name)), e.key) for e in recorded.key_averages()]
@@ -125,24 +140,31 @@ def kernels(training: Step, batches: Iterator[Batch], device: torch.device) -> l
     return [{"kernel": key[:100], "ms": t / 2000, "share": t / total} for t, key in top]
 
 
-def measure(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def measure(name: str, mode: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """images/s, utilisation, waiting share, peak memory and kernels of a case."""
     case, device = CASES[name], pick_device(options.device)
     if options.tiny:
         case = case._replace(batch=4, size=224 if case.model.startswith("vit") else 32)
+    make_deterministic(False)
+    asked = {"compile": mode == "compiled", "device": options.device}
     config = ours.configuration(case.model, case.size, case.batch, "shipped", case.stem)
-    config = with_options(config, {"compile": options.compile, "device": options.device})
+    config = with_options(config, {**asked, "checkpointing": case.checkpointing})
     learner = build_learner(config).to(device).to(memory_format=torch.channels_last)
     work = flops(learner, case.size, device)
     training = our_step(config, learner, device)
-    batches = iter(loader(case, config, folder, device, options.tiny).batches(0, 10**9))
-    warm, steps = (1, 2) if options.tiny else (20, options.steps)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    batches = loader(case, config, folder, device, options.tiny).batches(0, 10**9)
+    step = Steps(training, iter(batches), config, device)
+    began = time.perf_counter()
+    warm, steps = (1, 2) if options.tiny else (10, options.steps)
     for _ in range(warm):
-        one(training, batches, device)
+        step()
     synchronise(device)
+    start_up = time.perf_counter() - began
     began, waited = time.perf_counter(), 0.0
     for _ in range(steps):
-        waited += one(training, batches, device)
+        waited += step()
     synchronise(device)
     seconds = time.perf_counter() - began
     rate = steps * case.batch / seconds
@@ -150,11 +172,11 @@ def measure(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
     peak = next((p for key, p in PEAKS.items() if key in device_name), None)
     memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
     return {
-        "case": name, **case._asdict(), "device": device_name, "steps": steps,
-        "precision": config.train.precision, "compile": options.compile, "images_per_second": rate,
+        "case": name, "mode": mode, **case._asdict(), "device": device_name, "steps": steps,
+        "precision": config.train.precision, "images_per_second": rate,
         "gflops_per_image": work / 1e9, "utilisation": rate * work / peak if peak else None,
-        "waiting_share": waited / seconds, "gib": memory,
-        "kernels": kernels(training, batches, device),
+        "waiting_share": waited / seconds, "gib": memory, "start_up_seconds": start_up,
+        "kernels": kernels(step, device),
     }  # fmt: skip
 
 
@@ -166,7 +188,8 @@ def lightly(options: argparse.Namespace) -> dict[str, Any]:
         step = Elsewhere(peers["lightly"], "step", **asked)
         step(5)
         wall = step(options.steps).wall
-    return {"case": "lightly, resnet50, views ready", "images_per_second": case.batch / wall}
+    rate = case.batch / wall
+    return {"case": "lightly, resnet50, views ready", "mode": "bf16", "images_per_second": rate}
 
 
 def main() -> None:
@@ -176,25 +199,32 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--lightly", action="store_true", help="its loop on the same device too")
     parser.add_argument("--tiny", action="store_true", help="only shows that it runs; not written")
     options = parser.parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as home:
         for name in options.cases:
-            row = measure(name, options, Path(home) / "photos")
-            rows.append(row)
-            print(json.dumps(row, indent=1), flush=True)
-            torch.cuda.empty_cache()
+            for mode in options.modes:
+                rows.append(measure(name, mode, options, Path(home) / "photos"))
+                shown = {k: v for k, v in rows[-1].items() if k != "kernels"}
+                print(json.dumps(shown), flush=True)
+                write(rows, options.tiny)
+                torch.cuda.empty_cache()
     if options.lightly:
         rows.append(lightly(options))
         print(json.dumps(rows[-1]), flush=True)
-    if not options.tiny:
-        command = " ".join(["python -m benchmarks.gpu", *sys.argv[1:]])
-        machine = {k: v for k, v in environment().items() if k != "command"}
-        result = {"environment": machine, "date": time.strftime("%Y-%m-%d"), "rows": rows}
-        target = HOME / "results" / "speed" / "gpu.json"
+        write(rows, options.tiny)
+
+
+def write(rows: list[dict[str, Any]], tiny: bool) -> None:
+    """The rows so far."""
+    command = " ".join(["python -m benchmarks.gpu", *sys.argv[1:]])
+    machine = {k: v for k, v in environment().items() if k != "command"}
+    result = {"environment": machine, "date": time.strftime("%Y-%m-%d"), "rows": rows}
+    target = HOME / "results" / "speed" / "gpu.json"
+    if not tiny:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(result | {"command": command}, indent=1) + "\n")
 

@@ -21,7 +21,7 @@ from byol.build import build_learner
 from byol.config import Config, with_options
 from byol.data.loader import CropSpec, ResidentLoader, crop_boxes, positions
 from byol.engine.device import environment
-from byol.engine.gradients import make_views
+from byol.engine.gradients import make_views, views_of
 from byol.engine.optimizer import build_optimizer
 from byol.engine.step import Step
 from byol.learner import Byol
@@ -162,7 +162,7 @@ def train_fast(config: Config, pixels: np.ndarray) -> Byol:
     optimizer = build_optimizer(config, learner)
     training = Step(config, learner, learner, optimizer, None, total, warmup)
     for step, batch in enumerate(fast_loader(config, pixels).batches(0, total)):
-        found = training.gradients(batch, torch.device("cpu"))
+        found = training.gradients(views_of(config, batch, torch.device("cpu")))
         training.update(found, training.rates(step)[1])
     return learner
 

@@ -17,7 +17,7 @@ from byol.data.files import FileLoader
 from byol.data.loader import CropSpec, ResidentLoader
 from byol.data.source import open_source
 from byol.engine.device import pick_device, pick_precision
-from byol.engine.gradients import make_views
+from byol.engine.gradients import make_views, views_of
 from byol.engine.processes import ALONE
 from byol.recipes import build
 from byol.resolve import resolve
@@ -111,7 +111,7 @@ def train(
         nonlocal done
         cpu, wall, count = spent(), time.perf_counter(), repeats * steps
         for batch in loader.batches(done, done + count):
-            found = training.gradients(batch, device)
+            found = training.gradients(views_of(config, batch, device))
             _, tau = training.rates(100)
             if ALONE.any([found.is_bad])[0]:
                 raise RuntimeError("a step is not finite")

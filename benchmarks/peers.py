@@ -124,7 +124,15 @@ def workers(say: Callable[[str], None] = print) -> Iterator[dict[str, Worker]]:
 
 
 def environment(say: Callable[[str], None] = print, home: Path = CACHE) -> Made:
-    """The peers' environment, made if there is none yet for this torch, Python and list."""
+    """The peers' environment, made if there is none yet for this torch, Python and list.
+
+    BYOL_PEERS names the interpreter of one that was made by hand, where PyPI is out of reach.
+    """
+    if given := os.environ.get("BYOL_PEERS"):
+        tried = {name: _tried(Path(given), name) for name in PEERS}
+        left_out = {name: reason for name, reason in tried.items() if reason}
+        versions = {name: _version(Path(given), name) for name in PEERS if name not in left_out}
+        return Made(Path(given), versions, left_out, [])
     key = [sys.version, torch.__version__, torchvision.__version__, json.dumps(PEERS)]
     root = home / hashlib.sha256("\n".join(key).encode()).hexdigest()[:12]
     root.mkdir(parents=True, exist_ok=True)

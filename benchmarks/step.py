@@ -137,7 +137,7 @@ def prepare(config: Config, device: torch.device) -> tuple[Callable[[], None], C
     training = our_step(config, learner, device)
 
     def step() -> None:
-        found = training.gradients_of([(views[0], views[1], labels)])
+        found = training.gradients([(views[0], views[1], labels)])
         _, tau = training.rates(100)
         if ALONE.any([found.is_bad])[0]:
             raise RuntimeError("the step is not finite")

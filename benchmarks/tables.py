@@ -222,9 +222,16 @@ def gpu(table: dict[str, Any]) -> str:
             f"{100 * share:.1f} %" if share else "",
             f"{100 * r.get('waiting_share', 0):.1f} %",
         ]
-        rows.append([r["case"], r.get("batch", ""), f"{r['images_per_second']:.0f}", *cells])
-    header = ["case", "batch", "images/s", "model-FLOPs utilisation", "waiting for data"]
-    first = table["rows"][0]
+        memory, start = r.get("gib"), r.get("start_up_seconds")
+        cells += [f"{memory:.1f}" if memory else "", f"{start:.0f}" if start else ""]
+        speed = f"{r['images_per_second']:.0f}"
+        rows.append([r["case"], r["mode"], r.get("batch", ""), speed, *cells])
+    header = ["case", "mode", "batch", "images/s", "model-FLOPs utilisation", "waiting for data"]
+    header += ["peak GiB", "first 10 steps, s"]
+    first = max(
+        (r for r in table["rows"] if r["case"] == "resnet50-memory"),
+        key=lambda r: float(r["images_per_second"]),
+    )
     top = [[k["kernel"], k["ms"], f"{100 * k['share']:.1f} %"] for k in first["kernels"]]
     kernels = markdown([f"kernel ({first['case']})", "ms a step", "share"], top)
     how = f"`{table['command']}`, {first['device']}, {table['date']}; {where(table)}."

@@ -21,7 +21,7 @@ LEVELS: dict[str, float] = {
     "data.remote": 0.5,
     "engine.__init__": 0, "networks.__init__": 0, "tasks.__init__": 0,
     # 1: views, networks, sources of images
-    "views": 1, "objective": 1, "networks.resnet": 0.5, "networks.convnet": 1,
+    "views": 1, "gated": 1.1, "objective": 1, "networks.resnet": 0.5, "networks.convnet": 1,
     "engine.files": 1, "data.arrays": 1, "data.shards": 1,
     "data.objects": 1, "data.loader": 1, "data.voc": 1, "data.coco": 1, "data.boxes": 1.1,
     "networks.encoder": 1.5, "networks.external": 1.6, "networks.official": 1,
@@ -39,7 +39,7 @@ LEVELS: dict[str, float] = {
     "engine.meeting": 3.05,
     "engine.processes": 3.1, "engine.checkpoint": 3.2, "engine.opening": 3.2,
     "engine.gradients": 3.2, "engine.optimizer": 3.2, "engine.log": 3, "engine.runfolder": 3,
-    "engine.step": 3.3, "engine.fit": 4,
+    "engine.captured": 0, "engine.upcoming": 3.3, "engine.step": 3.3, "engine.fit": 4,
     # 5 to 8: tasks, recipes, the public functions, the command line
     "tasks.subject": 4.5, "tasks.training": 4.5,
     "tasks.logistic": 4.5, "tasks.augment": 4.6, "tasks.subsets": 4.6, "tasks.features": 4.7,

@@ -33,7 +33,7 @@ def _views(seed: int) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
 
 
 def _take(step: Step, number: int) -> float:
-    found = step.gradients_of(_views(number))
+    found = step.gradients(_views(number))
     _, tau = step.rates(number)
     assert not found.is_bad
     step.update(found, tau)
@@ -52,7 +52,7 @@ def test_a_bad_step_leaves_no_trace(where: str) -> None:
     else:  # the loss is finite, one value of one gradient is not
         weight = next(step.learner.predictor.parameters())
         weight.register_hook(lambda g: g.index_fill(0, torch.tensor(0), torch.inf))
-    found = step.gradients_of(views)
+    found = step.gradients(views)
     assert found.is_bad
     step.discard()
     for name, value in step.learner.state_dict().items():

@@ -158,7 +158,10 @@ class TrainConfig:
     precision: Literal["auto", "bf16", "fp32"] = option(
         "auto", "bf16 autocast where the hardware has it, or fp32", True
     )
-    compile: bool = option(False, "torch.compile the networks")
+    compile: bool = option(False, "torch.compile the encoders, and on a GPU the views")
+    cuda_graph: bool | None = option(
+        None, "launch a step as one CUDA graph (on one GPU with images of up to 64 pixels)"
+    )
     checkpointing: bool = option(
         False, "compute each block's activations again for the backward pass: less memory"
     )
@@ -214,6 +217,7 @@ FREE = (
     "train.save_seconds",
     "train.stop_on_collapse",
     "train.shard_optimizer",
+    "train.cuda_graph",
 )
 
 

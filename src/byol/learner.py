@@ -11,8 +11,9 @@ is trained towards instead, in ablations and relatives, stands in `objective.py`
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,19 @@ class Byol(nn.Module):
         )
         for parameter in self._target_parameters():
             parameter.requires_grad_(False)
+        self._compiled: dict[str, Callable[[Tensor], Tensor]] = {}
+
+    def compile_encoders(self) -> None:
+        """From now on `forward` calls compiled encoders. Each is compiled once and called for both
+        views; the modules themselves, which others measure and save, stay as they are."""
+        for name in ("encoder", "target_encoder"):
+            module: Any = getattr(self, name)
+            self._compiled[name] = torch.compile(module.forward, dynamic=False)
+
+    def _encode(self, name: str, view: Tensor) -> Tensor:
+        """Features (B, D) of one of the two encoders."""
+        features: Tensor = self._compiled.get(name, getattr(self, name))(view)
+        return features
 
     def _online_parameters(self) -> list[Tensor]:
         return [*self.encoder.parameters(), *self.projector.parameters()]
@@ -91,9 +105,9 @@ class Byol(nn.Module):
 
         With `details`, (loss, Details).
         """
-        feature1 = self.encoder(view1)  # (B, D)
+        feature1 = self._encode("encoder", view1)  # (B, D)
         projection1 = self.projector(feature1)  # (B, P)
-        feature2 = self.encoder(view2)
+        feature2 = self._encode("encoder", view2)
         projection2 = self.projector(feature2)
         target1, target2 = self._targets((view1, view2), (projection1, projection2))  # (B, P)
         faced1, faced2 = self.objective.faced((target1, target2))  # 2, 1: the other view's
@@ -116,9 +130,8 @@ class Byol(nn.Module):
         """The target network's projections, or the online network's own."""
         if self.objective.target == "average":
             with torch.no_grad():
-                target1 = self.target_projector(self.target_encoder(views[0]))  # (B, P)
-                target2 = self.target_projector(self.target_encoder(views[1]))
-            return target1, target2
+                feature1, feature2 = (self._encode("target_encoder", view) for view in views)
+                return self.target_projector(feature1), self.target_projector(feature2)  # (B, P)
         if self.objective.stop_gradient:
             return projections[0].detach(), projections[1].detach()
         return projections

@@ -15,7 +15,7 @@ from byol import ops, rng
 from byol.viewspec import ViewSpec
 
 _STREAMS = (3, 4)  # streams of random numbers for the draws of view 1 and view 2
-_COLOUR_OPS = (
+COLOUR_OPS = (
     ops.adjust_brightness,
     ops.adjust_contrast,
     ops.adjust_saturation,
@@ -73,7 +73,7 @@ def jitter_colours(x: Tensor, params: np.ndarray, order: np.ndarray) -> Tensor:
     """
     parameters = torch.from_numpy(params).to(x.device, x.dtype)  # (N, 4)
     for turn in range(4):
-        for k, operation in enumerate(_COLOUR_OPS):
+        for k, operation in enumerate(COLOUR_OPS):
             if x.shape[1] != 3 and k >= 2:
                 continue
             at = _chosen(order[:, turn] == k, x.device)  # (n,)

@@ -13,13 +13,14 @@ import torch
 from byol.config import Config
 from byol.data.loader import Batch
 from byol.engine import checkpoint
-from byol.engine.gradients import over_processes
+from byol.engine.gradients import over_processes, views_of
 from byol.engine.log import Log, Progress
 from byol.engine.optimizer import build_optimizer, full_state
 from byol.engine.processes import ALONE, Processes
 from byol.engine.runfolder import RunFolder
 from byol.engine.signals import stop_signals
 from byol.engine.step import Found, Step
+from byol.engine.upcoming import Upcoming
 from byol.errors import Agreed, Interrupted
 from byol.learner import Byol
 from byol.monitor import Monitor, Verdict, batch_numbers
@@ -89,11 +90,14 @@ def fit(
         stopped = during.enter_context(stop_signals())  # first: a log means that it can be stopped
         log = during.enter_context(Log(folder.root, at.step)) if monitor else None
         during.enter_context(progress)
-        saved = asked = time.monotonic()
-        for batch in loader.batches(at.step, total_steps):
-            waited = time.monotonic() - asked
+        saved = time.monotonic()
+        batches = loader.batches(at.step, total_steps)
+        upcoming = Upcoming(batches, lambda batch: views_of(config, batch, device))
+        for batch, views in upcoming:
             torch.manual_seed(_dropout_seed(train.seed, at.step, processes.rank))
-            found = training.gradients(batch, device)
+            found = training.gradients(views)
+            if device.type != "cpu":
+                upcoming.fetch()  # the next one, while the device is still at this one
             lr, tau = training.rates(at.step)
             due = time.monotonic() - saved > train.save_seconds
             flags = [found.is_bad, *(found.loss.new_full((), x) for x in (bool(stopped), due))]
@@ -123,14 +127,15 @@ def fit(
                 if verdict.verdict == "collapsed" and train.stop_on_collapse:
                     save()
                     break
-            progress.advance(at.step, waited, **{k: shown[k] for k in _SHOWN if k in shown})
+            progress.advance(
+                at.step, upcoming.waited, **{k: shown[k] for k in _SHOWN if k in shown}
+            )
             if is_stopped:
                 save()
                 raise Interrupted(f"stopped at step {at.step} of {total_steps}")
             if is_due or at.step == total_steps:
                 save()
                 saved = time.monotonic()
-            asked = time.monotonic()
     if monitor and not numbers:
         numbers, verdict = monitor.measure(learner, at.step)
     return numbers, verdict

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from byol import views
+from byol import gated, views
 from byol.config import Config
 from byol.data.loader import Batch
 from byol.engine.device import autocast
@@ -29,6 +29,8 @@ def over_processes(
     """The learner as the loop calls it: compiled if asked for, with the gradients and, unless
     they are asked for by process, the batch statistics of all processes."""
     network: nn.Module = learner
+    if config.train.compile:
+        learner.compile_encoders()
     if config.train.checkpointing:
         recompute_(learner.encoder)
     if processes.world > 1:
@@ -45,7 +47,7 @@ def over_processes(
             from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
             network.register_comm_hook(None, bf16_compress_hook)
-    return torch.compile(network) if config.train.compile else network  # type: ignore[return-value]
+    return network
 
 
 def forward_backward(
@@ -59,10 +61,14 @@ def forward_backward(
 
 
 def views_of(config: Config, batch: Batch, device: torch.device) -> Views:
-    """View 1, view 2 (b, C, S, S) and labels (b,) of each piece, made when it is its turn."""
-    for piece in _pieces(batch, config.optim.accumulation):
-        view1, view2 = make_views(config, piece, device)
-        yield view1, view2, piece.labels.to(device, non_blocking=True)
+    """View 1, view 2 (b, C, S, S) and labels (b,): of the whole batch at once, or of each piece
+    when it is its turn."""
+    pieces = _pieces(batch, config.optim.accumulation)
+    made = (
+        (*make_views(config, piece, device), piece.labels.to(device, non_blocking=True))
+        for piece in pieces
+    )
+    return list(made) if config.optim.accumulation == 1 else made
 
 
 def gradients(config: Config, network: nn.Module, views: Views) -> tuple[Tensor, Details, Tensor]:
@@ -84,8 +90,11 @@ def gradients(config: Config, network: nn.Module, views: Views) -> tuple[Tensor,
 def make_views(config: Config, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
     """Crops (B, 2, C, S, S) to the two views (B, C, S, S) in [0, 1], on the device."""
     crops = batch.crops.to(device, non_blocking=True)
-    specs = (config.view1, config.view2)
-    view1, view2 = views.make_views(crops, specs, config.train.seed, batch.epoch, batch.index)
+    specs, seed = (config.view1, config.view2), config.train.seed
+    if device.type != "cpu":
+        compiled = config.train.compile
+        return gated.make_views(crops, specs, seed, batch.epoch, batch.index, compiled)
+    view1, view2 = views.make_views(crops, specs, seed, batch.epoch, batch.index)
     return (
         view1.contiguous(memory_format=torch.channels_last),
         view2.contiguous(memory_format=torch.channels_last),

@@ -1,5 +1,6 @@
 """One training step, stage by stage: gradients, then the update or nothing at all."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -8,10 +9,11 @@ from torch import Tensor, nn
 
 from byol import schedules
 from byol.config import Config
-from byol.data.loader import Batch
-from byol.engine.gradients import Views, gradients, views_of
+from byol.engine.captured import Captured
+from byol.engine.gradients import Views, gradients
 from byol.learner import Byol, Details
 from byol.monitor import Monitor
+from byol.networks.encoder import CONVNET, RESNET
 from byol.optim import set_learning_rate
 
 
@@ -35,20 +37,32 @@ class Step:
     monitor: Monitor | None
     total_steps: int
     warmup_steps: int
-    buffers: list[Tensor] = field(init=False)  # norm statistics
-    before: list[Tensor] = field(init=False)  # the same, as they were before the step
+    statistics: list[list[Tensor]] = field(init=False)  # norm buffers, one list a type
+    before: list[list[Tensor]] = field(init=False)  # the same, as they were before the step
 
     def __post_init__(self) -> None:
-        self.buffers = list(self.learner.buffers())
-        self.before = [buffer.clone() for buffer in self.buffers]
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in self.learner.buffers():
+            by_type.setdefault(buffer.dtype, []).append(buffer)
+        self.statistics = list(by_type.values())
+        self.before = [[buffer.clone() for buffer in buffers] for buffers in self.statistics]
+        self._whole: Callable[..., Found] = self._of_one_piece
+        if is_captured(self.config, self.learner):
+            trained = [w for w in self.learner.parameters() if w.requires_grad]
+            self._whole = Captured(self._of_one_piece, trained)
 
-    def gradients(self, batch: Batch, device: torch.device) -> Found:
+    def gradients(self, views: Views) -> Found:
         """Forward and backward of a batch; nothing but norm statistics has moved then."""
-        return self.gradients_of(views_of(self.config, batch, device))
+        if self.config.optim.accumulation == 1:
+            ((view1, view2, labels),) = views
+            return self._whole(view1, view2, labels)
+        return self._of_pieces(views)
 
-    def gradients_of(self, views: Views) -> Found:
-        """The same for views that are made."""
-        torch._foreach_copy_(self.before, self.buffers)
+    def _of_one_piece(self, view1: Tensor, view2: Tensor, labels: Tensor) -> Found:
+        return self._of_pieces([(view1, view2, labels)])
+
+    def _of_pieces(self, views: Views) -> Found:
+        _copy(self.before, self.statistics)
         loss, details, labels = gradients(self.config, self.network, views)
         return Found(loss, details, labels, ~_finite(loss, self.optimizer))
 
@@ -73,8 +87,24 @@ class Step:
 
     def discard(self) -> None:
         """The step leaves no trace."""
-        torch._foreach_copy_(self.buffers, self.before)
+        _copy(self.statistics, self.before)
         self.optimizer.zero_grad(set_to_none=True)
+
+
+def is_captured(config: Config, learner: Byol) -> bool:
+    """Whether a step is replayed as a CUDA graph: as asked for, else with small images on a GPU."""
+    train, model = config.train, config.network.model
+    device = next(learner.parameters()).device
+    able = device.type == "cuda" and not learner.spans and config.optim.accumulation == 1
+    if train.cuda_graph is not None or not able:
+        return able and bool(train.cuda_graph)
+    ours = RESNET.fullmatch(model) or CONVNET.fullmatch(model)
+    return bool(ours) and config.data.image_size <= 64 and not train.checkpointing
+
+
+def _copy(targets: list[list[Tensor]], sources: list[list[Tensor]]) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        torch._foreach_copy_(target, source)
 
 
 def _finite(loss: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
