@@ -1,88 +1,169 @@
-"""Small tables for docs/recipes.md: runs that differ in a few options.
+"""Small tables for docs/recipes.md: runs that differ in a few options, each a process of its own.
 
     python benchmarks/sweeps.py sizes cifar10/      400, 4,000 and 50,000 images by the rule
     python benchmarks/sweeps.py batches             batch 32 to 512, batch norm and group norm
-    python benchmarks/sweeps.py vit cifar10/        a ViT with AdamW
+    python benchmarks/sweeps.py vit cifar10/        a ViT with AdamW, and with LARS
 
-Writes docs/results/NAME.json after each run; benchmarks/tables.py makes the tables.
+Writes NAME.json (docs/results/, or --out) anew whenever a run ends, so that what is done by the
+time limit is kept; benchmarks/tables.py makes the tables.
 """
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import yaml
 
 import byol
-from byol.data.source import Subset, open_source
-from byol.engine.device import environment
+from byol.data.reader import Decoder
+from byol.data.resident import load_all
+from byol.data.source import Source, Subset, open_source
+from byol.engine.device import environment, pick_device
+from byol.errors import UserError
 
 HOME = Path(__file__).parent.parent / "docs" / "results"
+SHARED = {"workers": 0, "final_linear": False, "mode": "plain"}
+Plan = list[tuple[int | None, dict[str, Any], dict[str, Any]]]
+# A row: how many training images (None: all), what the table shows, and what all rows share.
 
 
-def sizes(data: str) -> list[tuple[Any, dict[str, Any]]]:
-    """Subsets of a labelled set; the longer ones with fewer epochs than the recipe's, to be done
-    in minutes on one core."""
-    train, test = open_source(data, "train"), open_source(data, "test")
-    queries = Subset(test, np.arange(2000))
-    rows = []
-    for n, epochs in ((400, None), (4_000, 40), (len(train), 4)):
-        options = {"images": n, "batch_size": 64, "epochs": epochs}
-        rows.append(({"train": Subset(train, np.arange(n)), "test": queries}, options))
-    return rows
+def sizes() -> Plan:
+    """The recipe as it stands at 400 images; the others shorter, to be done in minutes."""
+    shared = {"recipe": "small-32", "model": "convnet"}
+    lengths = {400: {}, 4_000: {"epochs": 40}, None: {"epochs": 10}}
+    return [(images, length, shared) for images, length in lengths.items()]
 
 
-def batches() -> list[tuple[Any, dict[str, Any]]]:
-    """The demo at other batch sizes, values by the rule."""
+def batches() -> Plan:
+    """The demo at other batch sizes with LARS, values by the rule."""
+    shared = {"recipe": "demo", "optimizer": "lars", "epochs": 20}
     return [
-        (None, {"batch_size": size, "norm": norm, "epochs": 20})
+        (None, {"batch_size": size, "norm": norm}, shared)
         for norm in ("batch", "group")
         for size in (32, 64, 128, 256, 512)
     ]
 
 
-def vit(data: str) -> list[tuple[Any, dict[str, Any]]]:
-    """A ViT with AdamW on 10,000 images at 64 pixels."""
-    train, test = open_source(data, "train"), open_source(data, "test")
-    splits = {"train": Subset(train, np.arange(10_000)), "test": Subset(test, np.arange(2000))}
-    shared = {"model": "vit_tiny_patch16_224", "image_size": 64, "epochs": 6, "batch_size": 128}
-    return [(splits, {**shared, "optimizer": "adamw"})]
+def vit() -> Plan:
+    """ViT-tiny at 64 pixels (16 patches): AdamW by the rule and at a third of its rate, LARS by the
+    rule; and ResNet-18 for the same epochs and pixels."""
+    shared = {"recipe": "small-32", "image_size": 64, "batch_size": 256, "epochs": 10}
+    model = {"model": "vit_tiny_patch16_224"}
+    return [
+        (None, {**model, "optimizer": "adamw"}, shared),
+        (None, {**model, "optimizer": "adamw", "base_lr": 3e-4}, shared),
+        (None, {**model, "optimizer": "lars"}, shared),
+        (None, {"model": "resnet18", "optimizer": "lars"}, shared),
+    ]
 
 
-def main() -> None:
-    """Run the named sweep."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("name", choices=["sizes", "batches", "vit"])
-    parser.add_argument("data", nargs="?")
-    options = parser.parse_args()
-    plan = batches() if options.name == "batches" else globals()[options.name](options.data)
-    recipe = "demo" if options.name == "batches" else "small-32"
-    rows = []
-    for data, chosen in plan:
-        given = {k: v for k, v in chosen.items() if v is not None and k != "images"}
+PLANS = {"sizes": sizes, "batches": batches, "vit": vit}
+
+
+def decoded(source: Source, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first images (N, H, W, 3) and their labels: a row reads them several times."""
+    found = load_all(Decoder(Subset(source, np.arange(count)), 3, (0, 255), 0))
+    if found is None:
+        raise UserError("the images of a sweep are all of one size")
+    return found[0].permute(0, 2, 3, 1).contiguous().numpy(), found[1].numpy()
+
+
+def row(options: argparse.Namespace, scratch: Path) -> None:
+    """Train and measure one row of the plan; its figures into a file of its own."""
+    torch.set_num_threads(1)  # as many rows as cores may run beside it
+    images, shown, shared = PLANS[options.name]()[options.row]
+    data: Any = None
+    if options.name != "batches":
+        train, test = open_source(options.data, "train"), open_source(options.data, "test")
+        images = min(images or len(train), options.images or len(train))
+        data = {"train": decoded(train, images), "test": decoded(test, 2000)}
         if options.name == "sizes":
-            given["model"] = "convnet"
-        with tempfile.TemporaryDirectory() as scratch:
-            out = Path(scratch, "run")
-            result = byol.pretrain(
-                data, out=out, recipe=recipe, workers=0, final_linear=False, **given
-            )
-            config = json.loads(json.dumps(_yaml(out / "config.yaml")))
-        shown = {**chosen, "epochs": config["optim"]["epochs"]}
-        shown |= {"base_lr": config["optim"]["base_lr"], "tau": config["optim"]["tau_base"]}
-        rows.append({"options": shown, "result": result})
-        machine = {k: v for k, v in environment().items() if k != "command"}
-        table = {"environment": machine, "rows": rows}
-        (HOME / f"{options.name}.json").write_text(json.dumps(table, indent=1) + "\n")
+            shown = {"images": images, **shown}
+    given = {k: v for k, v in {**shared, **shown}.items() if k != "images"}
+    given |= {"epochs": options.epochs} if options.epochs else {}
+    out = scratch / f"run{options.row}"
+    result = byol.pretrain(data, out=out, device=options.device, **SHARED, **given)
+    optim = yaml.safe_load((out / "config.yaml").read_text())["optim"]
+    shown |= {key: optim[key] for key in ("batch_size", "epochs", "base_lr")}
+    shown["tau"] = optim["tau_base"]
+    machine = {k: v for k, v in environment().items() if k != "command"}
+    if pick_device(options.device).type == "cuda":
+        machine["device"] = machine["devices"][0]
+    written = {"environment": machine, "row": {"options": shown, "result": result}}
+    (scratch / f"{options.row}.json").write_text(json.dumps(written))
 
 
-def _yaml(path: Path) -> Any:
-    import yaml
+def collect(options: argparse.Namespace, scratch: Path, rows: int) -> None:
+    """Write the table of the rows that have ended, in the plan's order."""
+    ended = [scratch / f"{i}.json" for i in range(rows)]
+    read = [json.loads(file.read_text()) for file in ended if file.exists()]
+    if not read:
+        return
+    data = f" {Path(options.data).name}/" if options.data else ""
+    table = {
+        "environment": {**read[-1]["environment"], "at_once": options.jobs},
+        "command": f"python benchmarks/sweeps.py {options.name}{data}",
+        "rows": [found["row"] for found in read],
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / f"{options.name}.json").write_text(json.dumps(table, indent=1) + "\n")
 
-    return yaml.safe_load(path.read_text())
+
+def run(options: argparse.Namespace, scratch: Path) -> int:
+    """Start each row, `jobs` at once; how many of them did not end well or in time."""
+    rows = len(PLANS[options.name]())
+    waiting, running = list(range(rows)), dict[int, subprocess.Popen[bytes]]()
+    until = time.monotonic() + 60 * options.minutes
+    again = [sys.executable, *sys.argv, "--scratch", str(scratch), "--row"]
+    threads = {**os.environ, "OMP_NUM_THREADS": "1"}
+    while (waiting or running) and time.monotonic() < until:
+        while waiting and len(running) < options.jobs:
+            number = waiting.pop(0)
+            running[number] = subprocess.Popen([*again, str(number)], env=threads)
+        for number in [n for n, process in running.items() if process.poll() is not None]:
+            print(f"row {number}: exit code {running.pop(number).returncode}", flush=True)
+            collect(options, scratch, rows)
+        time.sleep(0.2)
+    for process in running.values():
+        process.kill()
+        process.wait()
+    missing = rows - len(list(scratch.glob("*.json")))
+    print(f"{rows - missing} of {rows} rows: {options.out / options.name}.json")
+    return missing
+
+
+def main() -> int:
+    """Run the named sweep, or as a process of it one row."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", choices=PLANS)
+    parser.add_argument("data", nargs="?", help="a labelled set of images of 32 pixels")
+    parser.add_argument("--jobs", type=int, default=1, help="rows at once, each with one thread")
+    parser.add_argument("--minutes", type=float, default=600, help="rows that take longer are left")
+    parser.add_argument("--out", type=Path, default=HOME, help="where NAME.json is written")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--epochs", type=float, help="of all rows, to try it out")
+    parser.add_argument("--images", type=int, help="at most, to try it out")
+    parser.add_argument("--row", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.name != "batches" and not options.data:
+        parser.error(f"{options.name} needs the folder of a labelled set")
+    if options.row is not None:
+        row(options, options.scratch)
+        return 0
+    with tempfile.TemporaryDirectory() as scratch:
+        return int(run(options, Path(scratch)) > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

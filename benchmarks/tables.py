@@ -43,9 +43,10 @@ def _short(option: Any) -> Any:
 def where(table: dict[str, Any]) -> str:
     """Device and versions in one line."""
     e = table["environment"]
-    return (
-        f"{e['cpu']}, {e['threads']} threads, Python {e['python']}, torch {e['packages']['torch']}"
-    )
+    device = e.get("device") or f"{e['cpu']}, {e['threads']} threads"
+    if e.get("at_once", 1) > 1:
+        device += f", up to {e['at_once']} runs at once"
+    return f"{device}, Python {e['python']}, torch {e['packages']['torch']}"
 
 
 def demo(table: dict[str, Any]) -> str:
