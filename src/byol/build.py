@@ -95,7 +95,7 @@ def build_loader(
         antialias=data.antialias,
         bad_share=data.bad_share,
         share=Share(processes.rank, processes.world, config.optim.accumulation),
-        local_world=processes.place.local_world,
+        local_world=processes.local_world,
     )
 
 
@@ -104,7 +104,7 @@ def workers(config: Config, processes: Processes = ALONE) -> int:
     processes of a machine share its cores."""
     if config.data.workers is not None:
         return config.data.workers
-    return min(8, max(1, devices.cores() // processes.place.local_world - 1))
+    return min(8, max(1, devices.cores() // processes.local_world - 1))
 
 
 def build_monitor(
