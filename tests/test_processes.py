@@ -105,9 +105,7 @@ def _on_gpus(seen: list[str]) -> tuple[int | None, int]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: True)
         patch.setattr(torch.cuda, "device_count", lambda: len(gpus))
-        patch.setattr(
-            torch.cuda, "get_device_properties", lambda i: SimpleNamespace(uuid=gpus[i])
-        )
+        patch.setattr(torch.cuda, "get_device_properties", lambda i: SimpleNamespace(uuid=gpus[i]))
         with start(wants_gpu=False) as all_of_us:
             return all_of_us.gpu, all_of_us.local_world
 

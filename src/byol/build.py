@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from byol import rng
 from byol.config import Config, head_norms
 from byol.data.loader import Share
 from byol.data.loading import open_loader
@@ -116,8 +117,7 @@ def build_monitor(
     most = max(64, int(LIVE_BYTES / bytes_each) // 2)
 
     def held(source: Source, limit: int, stream: int) -> Held:
-        order = np.random.default_rng((config.train.seed, stream)).permutation(len(source))
-        at = np.sort(order[: min(limit, most)]).tolist()
+        at = np.sort(rng.some((config.train.seed, stream), len(source), min(limit, most))).tolist()
         values, channels = data.value_range or (0, 255), int(data.channels or 3)
         return extraction.hold(source, data.image_size, channels, values, workers(config), at)
 

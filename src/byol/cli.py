@@ -130,6 +130,11 @@ def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
     embed.add_argument("--out", required=True, metavar="FILE", help="features.npz or .parquet")
     embed.add_argument("--split", metavar="NAME", help="which split of the data (train)")
 
+    index = command("index", "write where each image of a large set of tar shards lies")
+    index.add_argument("data", metavar="DATA", help="tar shards: a file or folder, or its URL")
+    index.add_argument("--out", required=True, metavar="FILE", help="FILE.index, to give as DATA")
+    index.add_argument("--split", metavar="NAME", help="which split of the data (train)")
+
     convert = command("convert", "write the weights of others as encoder.safetensors and .json")
     convert.add_argument("run", metavar="FILE", help=_RUN_HELP)
     convert.add_argument("--out", required=True, metavar="DIR", help="folder for the two files")
@@ -291,6 +296,12 @@ def _embed(**arguments: Any) -> None:
     print(f"{arguments['out']}: {features.shape[0]} images, {features.shape[1]} features each")
 
 
+def _index(**arguments: Any) -> None:
+    from byol.data.source import write_index
+
+    print(write_index(**arguments))
+
+
 def _convert(**arguments: Any) -> None:
     from byol.api import convert
 
@@ -345,6 +356,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": _pretrain,
     "evaluate": _evaluate,
     "embed": _embed,
+    "index": _index,
     "convert": _convert,
     "ablate": _ablate,
     "compare": _compare,

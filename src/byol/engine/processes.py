@@ -205,7 +205,8 @@ def start(wants_gpu: bool | None = None) -> Iterator[Processes]:
 
 def _connected(here: Place) -> Processes:
     control = dist.new_group(backend="gloo", timeout=timedelta(seconds=WORK_SECONDS))
-    host, count = socket.gethostname(), torch.cuda.device_count() if torch.cuda.is_available() else 0
+    host = socket.gethostname()
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpus = tuple(str(torch.cuda.get_device_properties(i).uuid) for i in range(count))
     found = Processes(here, control).gather((f"process {os.getpid()} on {host}", host, gpus))
     # Of processes that see the same GPUs the first takes the first, and so on. Launchers show a
