@@ -22,7 +22,7 @@ LEVELS: dict[str, float] = {
     "engine.__init__": 0, "networks.__init__": 0, "tasks.__init__": 0,
     # 1: views, networks, sources of images
     "views": 1, "gated": 1.1, "objective": 1, "networks.resnet": 0.5, "networks.convnet": 1,
-    "engine.files": 1, "data.arrays": 1, "data.shards": 1,
+    "engine.files": 1, "data.arrays": 1, "data.shardindex": 0.9, "data.shards": 1,
     "data.objects": 1, "data.loader": 1, "data.voc": 1, "data.coco": 1, "data.boxes": 1.1,
     "networks.encoder": 1.5, "networks.external": 1.6, "networks.official": 1,
     "networks.statedict": 1, "networks.foreign": 1.7, "networks.dense": 1.6,

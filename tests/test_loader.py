@@ -30,6 +30,15 @@ def test_a_step_is_a_function_of_its_number() -> None:
     assert (positions(8, 100, 8, 0)[1] != forwards[0][1]).any()
 
 
+def test_sets_whose_order_does_not_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("byol.rng.DRAWN_WHOLE", 20)
+    steps = [positions(7, 21, 10, step) for step in range(5)]
+    epoch, index = (np.concatenate(part) for part in zip(*steps, strict=True))
+    for e in (0, 1):
+        assert sorted(index[epoch == e].tolist()) == list(range(21))
+    assert (index[:21] != index[21:42]).any()
+
+
 def test_official_crop_sizes(golden: Callable[[str], Any]) -> None:
     height, width, area, log_aspect, h, w = golden("resize_and_crop")["random_crop_size"].T
     ours = official_size(height.astype(int), width.astype(int), area, log_aspect)

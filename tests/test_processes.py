@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,25 +17,18 @@ from byol.errors import Agreed, Lost, UserError
 from tests.several import several
 
 pytestmark = pytest.mark.dist
-NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "SLURM_LOCALID")
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 @pytest.mark.parametrize(
     ("there", "expected"),
     [
         ({}, Place()),
-        (
-            {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"},
-            (3, 8, 1, 2),
-        ),
-        (
-            {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "6", "SLURM_LOCALID": "2",
-             "SLURM_NTASKS_PER_NODE": "3"},
-            (5, 6, 2, 3),
-        ),
+        ({"RANK": "3", "WORLD_SIZE": "8", "SLURM_PROCID": "0"}, (3, 8)),
+        ({"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "6"}, (5, 6)),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "6"}, Place()),  # the script of sbatch itself
     ],
-)  # fmt: skip
+)
 def test_the_place_is_that_of_torchrun_or_srun(
     there: dict[str, str], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +99,27 @@ def test_three_processes_agree() -> None:
         assert "rank 2" in found["agree"] and "optim.epochs = 3 and rank 0 4" in found["agree"]
 
 
+def _on_gpus(seen: list[str]) -> tuple[int | None, int]:
+    """Which GPU is this process's own, where each of three sees the ones that `seen` names."""
+    gpus = seen[int(os.environ["RANK"])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "device_count", lambda: len(gpus))
+        patch.setattr(torch.cuda, "get_device_properties", lambda i: SimpleNamespace(uuid=gpus[i]))
+        with start(wants_gpu=False) as all_of_us:
+            return all_of_us.gpu, all_of_us.local_world
+
+
+@pytest.mark.parametrize(
+    ("seen", "own"),
+    [(["abc"] * 3, [0, 1, 2]), (["a", "b", "c"], [0, 0, 0]), (["ab"] * 3, [0, 1, None]),
+     (["", "", ""], [None] * 3)],
+)  # fmt: skip
+def test_each_process_has_a_gpu_of_its_own(seen: list[str], own: list[int | None]) -> None:
+    """The launcher shows all GPUs to each process (torchrun), or to each its own (srun)."""
+    assert several(3, _on_gpus, seen) == [(gpu, 3) for gpu in own]
+
+
 def _ending(how: str) -> Any:
     try:
         with start(wants_gpu=False) as all_of_us:
@@ -161,21 +176,24 @@ def test_one_start_after_another() -> None:
     assert several(2, _many) == [[7] * 4] * 2
 
 
-def _first_of_two(port: int) -> Any:
-    os.environ.update(RANK="0", WORLD_SIZE="2", MASTER_PORT=str(port))
-    try:
-        with start(wants_gpu=False):
-            return None
-    except UserError as error:
-        return error
+def _at(port: int) -> Any:
+    os.environ["MASTER_PORT"] = str(port)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("byol.engine.meeting.ANSWER_SECONDS", 1)
+        try:
+            with start(wants_gpu=False):
+                return None
+        except UserError as error:
+            return error
 
 
-def test_a_port_in_use_is_one_sentence() -> None:
+def test_a_port_in_use_is_one_sentence_of_the_first() -> None:
     with socket.socket() as busy:
         busy.bind(("0.0.0.0", 0))
         busy.listen()
         port = busy.getsockname()[1]
-        (error,) = several(1, _first_of_two, port)
-    assert isinstance(error, UserError) and "\n" not in str(error)
-    assert f"rank 0 of 2 could not meet the others at 127.0.0.1:{port}" in str(error)
-    assert str(error).endswith("give another MASTER_PORT")
+        first, second = several(2, _at, port)
+    assert type(first) is UserError and "\n" not in str(first)
+    assert f"rank 0 of 2 could not meet the others at 127.0.0.1:{port}" in str(first)
+    assert str(first).endswith("give another MASTER_PORT")
+    assert isinstance(second, Agreed)  # which only the first one says

@@ -79,3 +79,41 @@ def test_permutation() -> None:
     assert (order != rng.permutation(5, 3, 1000)).any()
     assert (order != rng.permutation(6, 2, 1000)).any()
     assert sorted(rng.permutation(-1, 0, 5).tolist()) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 17, 1000, 1024, 4097])
+def test_an_order_place_by_place_is_a_permutation(n: int) -> None:
+    order = rng.shuffled(5, 2, n, np.arange(n))
+    assert sorted(order.tolist()) == list(range(n))
+    for i in (0, n // 2, n - 1):  # whatever else is asked for
+        assert rng.shuffled(5, 2, n, np.array([i])) == order[i]
+    if n > 100:
+        for other in (rng.shuffled(5, 3, n, np.arange(n)), rng.shuffled(6, 2, n, np.arange(n))):
+            assert (other == order).sum() < 10  # one on average, as of any two random orders
+
+
+def test_an_order_place_by_place_is_random() -> None:
+    """As of a drawn one: any stretch of places is spread evenly, neighbours are independent."""
+    n = 10**9
+    order = rng.shuffled(0, 0, n, np.arange(20_000))
+    assert len(set(order.tolist())) == 20_000 and 0 <= order.min() and order.max() < n
+    counts = np.bincount(order * 50 // n, minlength=50)
+    assert ((counts - 400) ** 2 / 400).sum() < 85.4  # chi-square of 49 degrees, one in a thousand
+    assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 4.5 / np.sqrt(20_000)
+    digits = np.bincount(order % 31_623, minlength=31_623)  # the network's own second half
+    assert digits.max() < 10
+
+
+def test_of_few_orders_all_are_drawn_equally_often() -> None:
+    found = [tuple(rng.shuffled(seed, 0, 4, np.arange(4)).tolist()) for seed in range(4800)]
+    counts = np.array([found.count(each) for each in set(found)])
+    assert len(counts) == 24 and ((counts - 200) ** 2 / 200).sum() < 49.7  # of 23, likewise
+
+
+def test_some_of_many() -> None:
+    few = rng.some(3, 1000, 10)
+    np.testing.assert_array_equal(few, np.random.default_rng(3).permutation(1000)[:10])
+    assert sorted(rng.some((3, 1), 5, 10).tolist()) == [0, 1, 2, 3, 4]
+    many = rng.some((3, 1), 10**12, 512)
+    assert len(set(many.tolist())) == 512 and many.max() > 10**11
+    assert (rng.some((3, 2), 10**12, 512) != many).all()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from PIL import Image
 
 from byol.data.labels import align, as_labels
-from byol.data.source import Subset, open_source, open_splits
+from byol.data.source import Subset, open_source, open_splits, write_index
 from byol.errors import UserError
+from tests.contracts.test_sources import LABELS, _pictures, _png, _tar
 
 
 def _image(path: Path) -> Path:
@@ -156,6 +158,48 @@ def test_tar_index_is_kept_and_renewed(tmp_path: Path) -> None:
     assert open_source(shard).locate(0) == f"{shard}:0.png"
     _shard(shard, 5)
     assert len(open_source(shard)) == 5
+
+
+def test_an_index_file_is_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same set from a file beside its shards, wherever both are moved; the path travels."""
+    (tmp_path / "a").mkdir()
+    shards = open_source(_tar(tmp_path / "a"))
+    said = write_index(str(tmp_path / "a" / "shards"), str(tmp_path / "a" / "all.index"))
+    assert said.endswith("all.index: 6 images in 2 shards")
+    (tmp_path / "a").rename(tmp_path / "b")
+    monkeypatch.setattr("byol.data.shards._tar_index", lambda path: pytest.fail("indexed again"))
+    source = open_source(tmp_path / "b" / "all.index")
+    assert source.labels is not None and shards.labels is not None
+    assert source.labels.tolist() == shards.labels.tolist() and source.labels.dtype == np.int64
+    assert source.classes == shards.classes and len(source) == 6
+    pickled = pickle.dumps(source)
+    assert len(pickled) < 500 and b"0001.png" not in pickled
+    for reader in (source, pickle.loads(pickled)):
+        for i in (5, 0, 3):
+            assert reader.locate(i) == shards.locate(i).replace("/a/", "/b/")
+            assert reader.read(i) == (_png(_pictures()[i]), LABELS[i])
+    source.labels = source.labels[::-1]  # as another numbering of classes would
+    assert pickle.loads(pickle.dumps(source)).labels.tolist() == source.labels.tolist()
+
+
+def test_an_index_file_that_does_not_fit(tmp_path: Path) -> None:
+    shards = _tar(tmp_path)
+    for data, out, says in (
+        (shards, "index.json", "ends in .index"),
+        (_image(tmp_path / "pictures" / "1.png").parent, "a.index", "no set of tar shards"),
+        (shards, "nowhere/a.index", "cannot be written"),
+    ):
+        with pytest.raises(UserError, match=says):
+            write_index(str(data), str(tmp_path / out))
+    whole = tmp_path / "whole.index"
+    write_index(str(shards), str(whole))
+    for content in (b"", b"x" * 100, whole.read_bytes()[:-1]):
+        (tmp_path / "bad.index").write_bytes(content)
+        with pytest.raises(UserError, match="no index of tar shards, or damaged"):
+            open_source(tmp_path / "bad.index")
+    (shards / "000000.tar").unlink()
+    with pytest.raises(UserError, match="names shards that cannot be read"):
+        open_source(whole)
 
 
 def test_subset_keeps_labels_and_places() -> None:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import byol
+from byol.data.source import write_index
 from byol.engine.opening import open_together
 from byol.engine.processes import start
 from byol.errors import Agreed, UserError
@@ -143,7 +144,7 @@ def _refuse(*_: Any) -> None:
     raise OSError("read-only")
 
 
-@pytest.mark.parametrize("change", ["none", "missing", "other"])
+@pytest.mark.parametrize("change", ["none", "missing", "other", "index"])
 def test_one_index_for_all_and_a_missing_shard(tmp_path: Path, change: str) -> None:
     places = [tmp_path / "0", tmp_path / "1"]
     for place in places:
@@ -153,12 +154,16 @@ def test_one_index_for_all_and_a_missing_shard(tmp_path: Path, change: str) -> N
         (places[1] / "shards" / "000001.tar").unlink()
     elif change == "other":
         (places[1] / "shards" / "000001.tar").write_bytes(b"another")
-    first, second = several(2, _elsewhere, places, "shards")
+    elif change == "index":
+        write_index(str(places[0] / "shards"), str(places[0] / "all.index"))
+    data = "all.index" if change == "index" else "shards"
+    first, second = several(2, _elsewhere, places, data)
     if change == "none":
         assert len(first) == 6 and first == second
         return
     assert isinstance(first, Agreed) and str(first) == str(second)
     says = {"missing": "shards/000001.tar cannot be read here", "other": "data of so many bytes"}
+    says["index"] = "all.index cannot be read (No such file"
     assert str(first).startswith("rank 1 (") and says[change] in str(first)
 
 

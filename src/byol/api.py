@@ -100,7 +100,7 @@ def _pretrain(
         check_share(config, processes.world)
         learner = build_learner(config, module)  # before the folder is touched: a name may be wrong
     saved = {**to_dict(config), "source": _source_name(data)}
-    processes.agree({**saved, "images": len(prepared.train)})
+    processes.agree({**saved, "images": len(prepared.train), "device": device.type})
     folder = RunFolder(out)
     with ExitStack() as lock:
         finished = None

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from byol import rng
 from byol.config import Config, head_norms
 from byol.data.loader import Share
 from byol.data.loading import open_loader
@@ -95,7 +96,7 @@ def build_loader(
         antialias=data.antialias,
         bad_share=data.bad_share,
         share=Share(processes.rank, processes.world, config.optim.accumulation),
-        local_world=processes.place.local_world,
+        local_world=processes.local_world,
     )
 
 
@@ -104,7 +105,7 @@ def workers(config: Config, processes: Processes = ALONE) -> int:
     processes of a machine share its cores."""
     if config.data.workers is not None:
         return config.data.workers
-    return min(8, max(1, devices.cores() // processes.place.local_world - 1))
+    return min(8, max(1, devices.cores() // processes.local_world - 1))
 
 
 def build_monitor(
@@ -116,8 +117,7 @@ def build_monitor(
     most = max(64, int(LIVE_BYTES / bytes_each) // 2)
 
     def held(source: Source, limit: int, stream: int) -> Held:
-        order = np.random.default_rng((config.train.seed, stream)).permutation(len(source))
-        at = np.sort(order[: min(limit, most)]).tolist()
+        at = np.sort(rng.some((config.train.seed, stream), len(source), min(limit, most))).tolist()
         values, channels = data.value_range or (0, 255), int(data.channels or 3)
         return extraction.hold(source, data.image_size, channels, values, workers(config), at)
 

@@ -9,6 +9,7 @@ import argparse
 import difflib
 import os
 import sys
+import time
 import typing
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
@@ -29,6 +30,8 @@ _TITLES = {
     "view1": "view 1",
     "view2": "view 2",
 }
+# Seconds for the first process to say why all end: torchrun stops it as soon as another has ended.
+_SPEAKING = 2
 _RUN_HELP = "run folder, encoder.safetensors, weights of others, timm:NAME or torchvision:NAME"
 
 
@@ -127,6 +130,11 @@ def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
     embed.add_argument("--out", required=True, metavar="FILE", help="features.npz or .parquet")
     embed.add_argument("--split", metavar="NAME", help="which split of the data (train)")
 
+    index = command("index", "write where each image of a large set of tar shards lies")
+    index.add_argument("data", metavar="DATA", help="tar shards: a file or folder, or its URL")
+    index.add_argument("--out", required=True, metavar="FILE", help="FILE.index, to give as DATA")
+    index.add_argument("--split", metavar="NAME", help="which split of the data (train)")
+
     convert = command("convert", "write the weights of others as encoder.safetensors and .json")
     convert.add_argument("run", metavar="FILE", help=_RUN_HELP)
     convert.add_argument("--out", required=True, metavar="DIR", help="folder for the two files")
@@ -178,6 +186,8 @@ def _run_and_data(parser: argparse.ArgumentParser, data_help: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for a mistake of input, 130 when interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if "RANK" in os.environ or "SLURM_PROCID" in os.environ:  # torch would show stacks of its own
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # beside our one sentence
     with ExitStack() as silenced:
         if not _is_first():  # of several processes one speaks; the others only of their own faults
             nowhere = silenced.enter_context(open(os.devnull, "w"))
@@ -209,6 +219,8 @@ def _run(arguments: dict[str, Any]) -> int:
     except UserError as error:
         if _is_first() or not isinstance(error, Agreed):
             print(f"byol: {error}", file=sys.stderr)
+        else:
+            time.sleep(_SPEAKING)
         return 2
     except Lost as error:
         if error.speaks:
@@ -217,6 +229,8 @@ def _run(arguments: dict[str, Any]) -> int:
     except Interrupted as stop:
         if _is_first():
             print(f"byol: {stop}; run the same command to go on", file=sys.stderr)
+        else:
+            time.sleep(_SPEAKING)
         return 130
     except KeyboardInterrupt:
         print("byol: interrupted", file=sys.stderr)
@@ -282,6 +296,12 @@ def _embed(**arguments: Any) -> None:
     print(f"{arguments['out']}: {features.shape[0]} images, {features.shape[1]} features each")
 
 
+def _index(**arguments: Any) -> None:
+    from byol.data.source import write_index
+
+    print(write_index(**arguments))
+
+
 def _convert(**arguments: Any) -> None:
     from byol.api import convert
 
@@ -336,6 +356,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": _pretrain,
     "evaluate": _evaluate,
     "embed": _embed,
+    "index": _index,
     "convert": _convert,
     "ablate": _ablate,
     "compare": _compare,

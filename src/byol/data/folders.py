@@ -8,7 +8,7 @@ from typing import Any
 
 from byol.data import remote
 from byol.data.labels import SPLITS, as_labels
-from byol.data.shards import IMAGE_SUFFIXES, ParquetShards, TarShards
+from byol.data.shards import IMAGE_SUFFIXES, ParquetShards, TarShards, tar_shards
 from byol.errors import UserError
 
 _SPLIT_IN_NAME = re.compile(r"(?:^|[-_.])(train|validation|valid|val|test)(?=[-_.\d]|$)")
@@ -33,8 +33,8 @@ class FileSource:
 
     @property
     def files(self) -> list[str]:
-        """Some of the files, which a process looks for before it relies on them all."""
-        return self._paths[:: len(self._paths) // 1000 + 1]
+        """All of them."""
+        return self._paths
 
 
 AnyFiles = FileSource | TarShards | ParquetShards
@@ -114,8 +114,8 @@ def _images(files: list[PurePosixPath]) -> list[PurePosixPath]:
 
 
 def _open_shards(folder: str, shards: list[PurePosixPath], name: str) -> AnyFiles:
-    kind = TarShards if shards[0].suffix.lower() == ".tar" else ParquetShards
-    return kind([f"{folder}/{shard}" for shard in shards], name)
+    opened = tar_shards if shards[0].suffix.lower() == ".tar" else ParquetShards
+    return opened([f"{folder}/{shard}" for shard in shards], name)
 
 
 def _open_files(folder: str, files: list[PurePosixPath]) -> AnyFiles:

@@ -43,7 +43,9 @@ def positions(seed: int, n: int, batch_size: int, step: int) -> tuple[np.ndarray
     index = np.empty(batch_size, np.int64)
     for e in range(int(epoch[0]), int(epoch[-1]) + 1):
         here = epoch == e
-        index[here] = _order(seed, e, n)[place[here] % n]
+        at = place[here] % n
+        fits = n <= rng.DRAWN_WHOLE
+        index[here] = _order(seed, e, n)[at] if fits else rng.shuffled(seed, e, n, at)
     return epoch, index
 
 

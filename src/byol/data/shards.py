@@ -14,6 +14,7 @@ import numpy as np
 
 from byol.data import remote
 from byol.data.labels import LABEL_NAMES, as_labels
+from byol.data.shardindex import ShardIndex, build
 from byol.errors import UserError
 
 IMAGE_SUFFIXES = (
@@ -26,31 +27,54 @@ _CACHE_BYTES = 256 * 2**20  # of encoded images, in each process
 class TarShards:
     """Samples of tar shards: members `KEY.jpg` with `KEY.cls` or `KEY.json` beside them.
 
-    The offsets are found once and kept beside each shard as `SHARD.index.json`, or in memory where
-    the folder cannot be written to. An image is then one seek and one read, or one request.
+    An image is one seek and one read, or one request.
     """
 
-    def __init__(self, paths: list[str], name: str) -> None:
-        self.name, self.files = name, paths
-        indices = remote.each(_tar_index, paths)
-        self._members = [member for index in indices for member in index["members"]]
-        places = [place for index in indices for place in index["places"]]
-        self._places = np.array(places, np.int64).reshape(-1, 2)  # (N, 2) offset and size
-        self._shard = np.repeat(np.arange(len(paths)), [len(i["members"]) for i in indices])
-        self.labels, self.classes = as_labels([x for index in indices for x in index["labels"]])
-        if not self._members:
+    def __init__(self, index: ShardIndex, name: str) -> None:
+        self.name, self.index, self.classes = name, index, index.classes
+        self._labels: np.ndarray | None = None  # where they are other than the index's
+        if not len(index):
             raise UserError(f"{name} holds no images: tar members that end in .jpg, .png, ... are")
 
+    @property
+    def labels(self) -> np.ndarray | None:
+        return self.index.labels if self._labels is None else self._labels
+
+    @labels.setter
+    def labels(self, labels: np.ndarray | None) -> None:
+        self._labels = labels
+
+    @property
+    def files(self) -> list[str]:
+        """What is read: the file of the index, if there is one, and the shards."""
+        return [*([self.index.path] if self.index.path else []), *self.index.shards]
+
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self.index)
 
     def read(self, i: int) -> tuple[bytes, int | None]:
-        offset, size = self._places[i].tolist()
-        encoded = remote.read(self.files[self._shard[i]], offset, size)
+        encoded = remote.read(*self.index.place(i))
         return encoded, None if self.labels is None else int(self.labels[i])
 
     def locate(self, i: int) -> str:
-        return f"{self.files[self._shard[i]]}:{self._members[i]}"
+        return f"{self.index.place(i)[0]}:{self.index.member(i)}"
+
+
+def tar_shards(paths: list[str], name: str) -> TarShards:
+    """The samples of these shards. Where each lies is found once and kept beside each shard as
+    `SHARD.index.json`, or in memory alone where the folder cannot be written to."""
+    return TarShards(build(paths, remote.each(_tar_index, paths)), name)
+
+
+def indexed_shards(path: str) -> TarShards:
+    """The samples of the shards that an index file names; a few of these are looked for."""
+    index = ShardIndex(path)
+    some = index.shards[:: len(index.shards) // 16 + 1]
+    try:
+        remote.each(remote.stamp, some)
+    except OSError as error:
+        raise UserError(f"{path} names shards that cannot be read: {error}") from error
+    return TarShards(index, path)
 
 
 def _tar_index(path: str) -> dict[str, Any]:

@@ -18,12 +18,13 @@ from byol.data.arrays import ArraySource, array_parts
 from byol.data.folders import FileSource, folder_parts, path_list
 from byol.data.labels import SPLITS, align
 from byol.data.objects import HuggingFaceSource, MapSource
-from byol.data.shards import IMAGE_SUFFIXES, ParquetShards, TarShards
+from byol.data.shards import IMAGE_SUFFIXES, ParquetShards, TarShards, indexed_shards, tar_shards
 from byol.errors import UserError
 
 EMBEDDED = ("textures", "digits")
 FORMATS = (
-    "a folder of images, .tar or .parquet shards (a file or a folder of them), a .txt file of "
+    "a folder of images, .tar or .parquet shards (a file or a folder of them), an .index of "
+    "byol index, a .txt file of "
     "image paths, .npy or .npz arrays, or the embedded sets " + " and ".join(EMBEDDED)
 )
 
@@ -116,6 +117,23 @@ def open_source(data: Data, split: str | None = None) -> Source:
     """
     parts = _parts(data)
     return parts[_choose(parts, split, _name(data))]()
+
+
+def write_index(data: Data, out: str, split: str | None = None) -> str:
+    """`byol index`: where each image of a set of tar shards lies, as a file that is data by itself.
+
+    Says what was written. UserError where the data is something else, or `out` no such file.
+    """
+    if not out.endswith(".index") or remote.is_url(out):
+        raise UserError(f"{out} is no name of an index: give a local file that ends in .index")
+    source = open_source(data, split)
+    if not isinstance(source, TarShards):
+        raise UserError(f"{source.name} is no set of tar shards, which alone have an index")
+    try:
+        source.index.write(out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror or error}") from error
+    return f"{out}: {len(source):,} images in {len(source.index.shards):,} shards"
 
 
 def split_names(data: Data) -> set[str]:
@@ -262,7 +280,9 @@ def _path_parts(path: str) -> _Parts:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     suffix = PurePosixPath(path).suffix.lower()
     if suffix == ".tar":
-        return {"": lambda: TarShards([path], path)}
+        return {"": lambda: tar_shards([path], path)}
+    if suffix == ".index" and not remote.is_url(path):
+        return {"": lambda: indexed_shards(path)}
     if suffix == ".parquet":
         return {"": lambda: ParquetShards([path], path)}
     if suffix == ".txt":

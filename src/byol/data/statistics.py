@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from byol import rng
 from byol.data.decode import DecodeError, drop_alpha, read_pixels
 from byol.data.source import Source
 from byol.errors import UserError
@@ -46,7 +47,7 @@ def measure(source: Source, sample: int = 512, seed: int = 0) -> Statistics:
     of another count (2, 4, 13, ...) must all have the same. Range: (0, 255) where some image has
     8 bits, else the lowest and highest value found, or (0, 1) for floats that lie within it.
     """
-    order = np.random.default_rng(seed).permutation(len(source))[:sample]
+    order = rng.some(seed, len(source), sample)
     found: list[_Measured] = []
     pixels, reason = 0, ""
     for i in order.tolist():

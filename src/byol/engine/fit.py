@@ -195,7 +195,8 @@ def _save(
     loader: Loader,
     processes: Processes,
 ) -> None:
-    """Write a checkpoint in the main process, of what all have met."""
+    """Write a checkpoint in the main process, of what all have met; none goes on before it is
+    written, as a launcher stops the one that writes when another has ended."""
     bad = [file for part in processes.gather(list(loader.bad)) for file in part]
     loader.bad[:] = dict.fromkeys(bad)
     collected = full_state(optimizer)
@@ -208,6 +209,7 @@ def _save(
             "bad": list(loader.bad),
         }
         checkpoint.save(folder.checkpoints, at.step, state)
+    processes.gather(None)
 
 
 def _resume(

@@ -1,19 +1,22 @@
 """How the processes of a run find each other: torch's rendezvous, a store for this start alone."""
 
 import os
+import socket
 import time
 import uuid
 from datetime import timedelta
 from functools import cache
+from threading import Thread
 
 import torch.distributed as dist
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from byol.engine.place import Place, meeting_point
-from byol.errors import UserError
+from byol.errors import Agreed, UserError
 
 START_SECONDS = 300  # in which all processes must have come
+ANSWER_SECONDS = 20  # in which a store that listens must answer
 STEP_SECONDS = 600  # in which all must reach the same step
 
 
@@ -30,7 +33,7 @@ def meet(here: Place, wants_gpu: bool) -> Store:
             world_size=here.world,
             timeout=timedelta(seconds=STEP_SECONDS),
         )
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         busy = "EADDRINUSE" in reason or "already in use" in reason
@@ -46,9 +49,46 @@ def meet(here: Place, wants_gpu: bool) -> Store:
 def _common(point: tuple[str | None, ...], rank: int, world: int) -> Store:
     """torch's store at that address and port; one for all starts of a process, as another could
     be reached by those that still see the one before it."""
-    limit = timedelta(seconds=START_SECONDS)
-    store: Store = next(rendezvous("env://", rank, world, timeout=limit))[0]
-    return store
+    if rank > 0:
+        _await_listener(str(point[0]), int(point[1] or 0))
+    store = _answer(rank, world, START_SECONDS if rank == 0 else ANSWER_SECONDS)
+    store.set_timeout(timedelta(seconds=START_SECONDS))
+    return PrefixStore(os.environ.get("SLURM_JOB_ID", "byol"), store)
+
+
+def _await_listener(address: str, port: int) -> None:
+    """Wait until the first process listens; OSError."""
+    until = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return socket.create_connection((address, port), 5).close()
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+
+
+def _answer(rank: int, world: int, seconds: float) -> Store:
+    """The store, which torch would ask for ever where another program listens on its port.
+
+    That the first process has found, and says it.
+    """
+    found: list[Store | Exception] = []
+
+    def ask() -> None:
+        try:
+            limit = timedelta(seconds=seconds)
+            found.append(next(rendezvous("env://", rank, world, timeout=limit))[0])
+        except Exception as error:
+            found.append(error)
+
+    asking = Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(2 * seconds)
+    answer = found[0] if found else RuntimeError("no answer")
+    if isinstance(answer, Exception):
+        raise Agreed("another program listens on the port") if rank else answer from answer
+    return answer
 
 
 def _fresh(common: Store, rank: int, world: int) -> Store:

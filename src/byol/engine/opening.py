@@ -47,7 +47,7 @@ def _size(source: Any) -> int:
     """Bytes of the local files of a source, of a thousand of them where they are very many."""
     paths = [path for path in getattr(source, "files", ()) if not is_url(path)]
     try:
-        return sum(os.path.getsize(path) for path in paths)
+        return sum(os.path.getsize(path) for path in paths[:: len(paths) // 1000 + 1])
     except OSError as error:
         raise UserError(
             f"{error.filename} cannot be read here ({error.strerror}), and rank 0 has found it: "

@@ -8,12 +8,10 @@ from byol.errors import UserError
 
 
 class Place(NamedTuple):
-    """Where a process stands among all (rank, world) and among those of its machine."""
+    """Where a process stands among how many."""
 
     rank: int = 0
     world: int = 1
-    local_rank: int = 0
-    local_world: int = 1
 
 
 def place() -> Place:
@@ -23,19 +21,17 @@ def place() -> Place:
     SLURM_STEP_NUM_TASKS.
     """
     there = os.environ
-    if "RANK" in there and "WORLD_SIZE" in there:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    else:
-        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE")
-        if not (there.get(names[0]) and there.get(names[1])):
+    names = ("RANK", "WORLD_SIZE")
+    if not all(name in there for name in names):
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+        if not all(there.get(name) for name in names):
             return Place()
-    rank, world, local_rank, local_world = (there.get(name, "") for name in names)
     try:
-        return Place(int(rank), int(world), int(local_rank or 0), int(local_world or 1))
+        return Place(*(int(there[name]) for name in names))
     except ValueError:
         raise UserError(
-            f"{', '.join(f'{name}={there.get(name)}' for name in names)} are not whole numbers: "
-            "start the processes with torchrun or srun"
+            f"{', '.join(f'{name}={there[name]}' for name in names)} are not whole numbers: start "
+            "the processes with torchrun or srun"
         ) from None
 
 

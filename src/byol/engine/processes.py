@@ -32,6 +32,8 @@ class Processes:
     place: Place = Place()
     control: Any = None  # the gloo group in which they agree; None for one process
     names: list[str] = field(default_factory=lambda: ["this process"])
+    local_world: int = 1  # processes on this machine
+    gpu: int | None = None  # of several processes: the one that none of the others uses
 
     @property
     def rank(self) -> int:
@@ -139,22 +141,23 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def pick_device(name: str, processes: Processes) -> torch.device:
-    """The device of that name for this process: GPU number `local_rank` where several are used.
+    """The device of that name for this process: of several GPUs, its own.
 
     Raises UserError as devices.pick_device does, and where there are more processes than GPUs.
     """
+    if processes.gpu is not None:  # before anything is put on the first one
+        torch.cuda.set_device(processes.gpu)
     found = devices.pick_device(name)
     if processes.world == 1 or found.type != "cuda":
         return found
-    count, here = torch.cuda.device_count(), processes.place
-    if found.index is not None or here.local_rank >= count:
+    if found.index is not None or processes.gpu is None:
+        shared = found if found.index is not None else f"{torch.cuda.device_count()} GPU(s)"
         raise UserError(
-            f"{here.local_world} processes on {socket.gethostname()} cannot share "
-            f"{found if found.index is not None else f'{count} GPU(s)'}: start one process for "
-            "each GPU (--nproc-per-node gpu) and leave the number out of --device"
+            f"{processes.local_world} processes on {socket.gethostname()} cannot share "
+            f"{shared}: start one process for each GPU (--nproc-per-node gpu) and leave the number "
+            "out of --device"
         )
-    torch.cuda.set_device(here.local_rank)
-    return torch.device("cuda", here.local_rank)
+    return torch.device("cuda", processes.gpu)
 
 
 def hint(processes: Processes, device: torch.device) -> str | None:
@@ -202,6 +205,17 @@ def start(wants_gpu: bool | None = None) -> Iterator[Processes]:
 
 def _connected(here: Place) -> Processes:
     control = dist.new_group(backend="gloo", timeout=timedelta(seconds=WORK_SECONDS))
-    name = f"process {os.getpid()} on {socket.gethostname()}"
-    processes = Processes(here, control)
-    return Processes(here, control, processes.gather(name))
+    host = socket.gethostname()
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpus = tuple(str(torch.cuda.get_device_properties(i).uuid) for i in range(count))
+    found = Processes(here, control).gather((f"process {os.getpid()} on {host}", host, gpus))
+    # Of processes that see the same GPUs the first takes the first, and so on. Launchers show a
+    # process all GPUs of its machine, or those of its own alone.
+    before = [(other, seen) for _, other, seen in found[: here.rank]].count((host, gpus))
+    return Processes(
+        here,
+        control,
+        names=[name for name, _, _ in found],
+        local_world=[other for _, other, _ in found].count(host),
+        gpu=before if before < count else None,
+    )

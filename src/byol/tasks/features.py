@@ -5,11 +5,11 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from byol import rng
 from byol.data.files import images
 from byol.data.prepared import Prepared, prepare_labelled
 from byol.data.source import Source, Subset, open_splits
@@ -191,7 +191,7 @@ def calibrate(
 def baseline(subject: Subject, source: Source, seed: int = 0) -> Subject:
     """The same network untrained, its batch norms calibrated on images drawn from `source`."""
     fresh = untrained(subject, seed)
-    order = np.random.default_rng(seed).permutation(len(source))[:2560]
+    order = rng.some(seed, len(source), 2560)
     drawn = Subset(source, order)  # in no order, as files are often sorted by class
     calibrate(fresh.encoder, stream(drawn, *subject.geometry, subject.workers))
     return fresh
