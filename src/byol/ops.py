@@ -162,14 +162,13 @@ def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
         blurred = [_blur_in_blocks(*pair) for pair in zip(x, kernels, strict=True)]
         return torch.stack(blurred) if len(blurred) > 1 else blurred[0][None]
     taps = [k.reshape(-1, 1, 1, 1) for k in kernels.to(x).unbind(1)]
-    height, width = x.shape[2:]
-    for axis, length in ((3, width), (2, height)):
-        padding = (radius, radius, 0, 0) if axis == 3 else (0, 0, radius, radius)
-        padded = F.pad(x, padding)
-        x = padded.narrow(axis, radius, length) * taps[radius]
-        for i, tap in enumerate(taps):
-            if i != radius:
-                x.addcmul_(padded.narrow(axis, i, length), tap)
+    for axis in (3, 2):
+        out, length = x * taps[radius], x.shape[axis]
+        for k in range(1, min(radius, length - 1) + 1):  # pixels between tap and output
+            ahead, behind = (0, length - k), (k, length - k)
+            out.narrow(axis, *behind).addcmul_(x.narrow(axis, *ahead), taps[radius - k])
+            out.narrow(axis, *ahead).addcmul_(x.narrow(axis, *behind), taps[radius + k])
+        x = out
     return x
 
 
@@ -281,9 +280,9 @@ def crop_resize(images: Tensor, boxes: Tensor, size: int, antialias: bool = True
     top, left, height, width = boxes.unbind(1)
     rows = _weights(top, height, images.shape[2], size, antialias, dtype)  # (N, size, H)
     columns = _weights(left, width, images.shape[3], size, antialias, dtype)  # (N, size, W)
-    lines = images.to(dtype, memory_format=torch.contiguous_format).flatten(1, 2)  # (N, C H, W)
-    narrow = torch.bmm(lines, columns.transpose(1, 2)).unflatten(1, images.shape[1:3])
-    out = rows[:, None] @ narrow
+    lines = images.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format)  # (N, H, C, W)
+    low = torch.bmm(rows, lines.flatten(2)).reshape(len(images), -1, images.shape[3])  # (N, S C, W)
+    out = torch.bmm(low, columns.transpose(1, 2)).unflatten(1, (size, -1)).transpose(1, 2)
     if images.is_floating_point():
         return out.clamp_(0, 1)
     return out.add_(0.5).clamp_(0, 255).to(torch.uint8)

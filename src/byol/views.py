@@ -22,7 +22,8 @@ _COLOUR_OPS = (  # the last two stay within [0, 1] by themselves
     ops.adjust_saturation,
     ops.adjust_hue,
 )
-_PIXELS = 2**17  # of the images that are worked on together on a CPU
+_PIXELS = 2**18  # of the images that are worked on together on a CPU
+_ALONE = 16  # so few images are not worth the copies that grouping them takes
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,18 @@ def _on(
 ) -> Tensor:
     """x (n, C, S, S), the operation done on the images of mask (n,), maybe in place; parameters
     (n, ...). Where it is all of them nothing is copied."""
-    if not mask.any():
+    count = np.count_nonzero(mask)
+    if count == 0:
         return x
-    if mask.all():
+    if count == len(mask):
         return operation(x, *map(torch.from_numpy, parameters))
+    given = [torch.from_numpy(p[mask]) for p in parameters]
+    if x.device.type == "cpu":  # NumPy copies images faster
+        array = x.numpy()
+        array[mask] = operation(torch.from_numpy(array[mask]), *given).numpy()
+        return x
     at = torch.from_numpy(mask.nonzero()[0]).to(x.device)
-    some = operation(x.index_select(0, at), *(torch.from_numpy(p[mask]) for p in parameters))
-    return x.index_copy_(0, at, some)
+    return x.index_copy_(0, at, operation(x.index_select(0, at), *given))
 
 
 def jitter_colours(x: Tensor, params: np.ndarray, order: np.ndarray) -> Tensor:
@@ -102,7 +108,10 @@ def apply(crops: Tensor, draws: Draws) -> Tensor:
     view = torch.empty(
         crops.shape, dtype=dtype, device=crops.device, memory_format=torch.channels_last
     )
-    few = max(1, _PIXELS // crops[:1, 0].numel()) if crops.device.type == "cpu" else len(crops)
+    few = len(crops)
+    if crops.device.type == "cpu":
+        few = _PIXELS // (crops.shape[2] * crops.shape[3])
+        few = few if few > _ALONE else 1
     for start in range(0, len(crops), few):
         part = slice(start, start + few)
         drawn = Draws(**{name: array[part] for name, array in vars(draws).items()})

@@ -184,6 +184,6 @@ class ResidentLoader:
             for view, spec in enumerate(self.crops)
         ]
         box = torch.from_numpy(np.stack(boxes, 1)).flatten(0, 1).to(at.device)  # (B V, 4)
-        images = self.images[at.repeat_interleave(len(boxes))]  # (B V, C, H, W)
+        images = self.images.index_select(0, at.repeat_interleave(len(boxes)))  # (B V, C, H, W)
         crops = ops.crop_resize(images, box, self.size, self.antialias)
         return crops.unflatten(0, (-1, len(boxes)))
