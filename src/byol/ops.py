@@ -9,6 +9,7 @@ contrast and the geometric ones take any C. Parameters are (N,). Values outside 
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,8 +18,11 @@ GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)
 _TABLE = 2**23  # numbers: resize weights of images up to 53 pixels are looked up
 
 
-def _per_image(parameter: Tensor, x: Tensor) -> Tensor:
-    return parameter.to(x).reshape(-1, 1, 1, 1)  # (N, 1, 1, 1)
+def _per_image(parameter: Tensor, x: Tensor, axes: int = 4) -> Tensor | float:
+    """(N,) to (N, 1, 1, ...); of a single image the number, which costs less to work with."""
+    if len(parameter) == 1 and parameter.device.type == "cpu":
+        return float(parameter)
+    return parameter.to(x).reshape(-1, *(1,) * (axes - 1))
 
 
 def adjust_brightness(x: Tensor, delta: Tensor) -> Tensor:
@@ -79,8 +83,8 @@ def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
         span = torch.sub(value, torch.minimum(span, b, out=span), out=span)
         span.add_(torch.finfo(x.dtype).tiny)  # of greys: any scale does
         most = torch.div(value, span, out=span).clamp_min_(0)
-        scale = torch.minimum(most[:, None], scale)  # (N, 1, H, W)
-    return torch.lerp(value[:, None].expand_as(x), x, scale.expand_as(x))
+        scale = most[:, None].clamp_max_(scale)  # type: ignore[arg-type]  # (N, 1, H, W)
+    return torch.lerp(value[:, None], x, scale)
 
 
 def adjust_hue(x: Tensor, delta: Tensor) -> Tensor:
@@ -94,38 +98,43 @@ def adjust_hue(x: Tensor, delta: Tensor) -> Tensor:
     is full wherever the hat has a slope. Green and blue are the same a third of a turn on, and a
     third of a turn exchanges the channels.
     """
-    sixths = (6 * delta.double()).remainder(6)  # (N,)
-    thirds = (sixths / 2).round()
+    sixths = 6 * delta.double().cpu().numpy() % 6  # (N,)
+    thirds = np.rint(sixths / 2)
     turn = sixths - 2 * thirds  # -1 to 1
     for k in (1, 2):
-        at = (thirds % 3 == k).nonzero()[:, 0].to(x.device)
-        if len(at):
+        if (moved := thirds % 3 == k).any():
+            at = torch.from_numpy(moved.nonzero()[0]).to(x.device)
             x = x.index_copy(0, at, x[at].roll(k, 1))
-    if bool((turn.abs() > 0.75).any()):  # in two steps, before the ramp becomes too steep
-        half = turn / 12
+    if (abs(turn) > 0.75).any():  # in two steps, before the ramp becomes too steep
+        half = torch.from_numpy(turn / 12)
         return adjust_hue(adjust_hue(x, half), half)
     return _turn_hue(x, turn)
 
 
-def _turn_hue(x: Tensor, turn: Tensor) -> Tensor:
+def _turn_hue(x: Tensor, turn: np.ndarray) -> Tensor:
     """adjust_hue by -1 < turn < 1 sixths, (N,)."""
-    channels = r, g, b = x.unbind(1)  # (N, H, W) each
-    low, high = torch.minimum(r, g), torch.maximum(r, g)
-    middle = torch.clamp(b, low, high)
+    flat = 1 - abs(turn)
+    steep, slope = (_per_image(torch.from_numpy(p), x, 3) for p in (flat, -turn / flat))
+    out = torch.empty_like(x)
+    planes = torch.empty((5, *x[:, 0].shape), dtype=x.dtype, device=x.device)
+    low, high, middle, fewest, ramp = planes.unbind()  # (N, H, W) each
+    channels = r, g, b = x.unbind(1)
+    torch.minimum(r, g, out=low)
+    torch.maximum(r, g, out=high)
+    torch.clamp(b, low, high, out=middle).neg_()
     least = torch.minimum(low, b, out=low)
     value = torch.maximum(high, b, out=high)
-    steep = (1 - turn.abs()).to(x).reshape(-1, 1, 1)
-    slope = (-turn / (1 - turn.abs())).to(x).reshape(-1, 1, 1)
-    most = torch.sub(value, least).mul_(steep)
-    fewest = most.neg()
-    middle.neg_()
-    out = torch.empty_like(x)
-    ramp = torch.empty_like(r)
+    torch.sub(least, value, out=fewest).mul_(steep)
+    most = fewest.neg()
     for k, channel in enumerate(channels):
         torch.sub(channels[(k + 1) % 3], channels[(k + 2) % 3], out=ramp)
         torch.clamp(ramp, fewest, most, out=ramp)
         turned = torch.add(middle, channel, alpha=2, out=out[:, k])
-        torch.clamp(turned.addcmul_(ramp, slope), least, value, out=turned)
+        if isinstance(slope, float):
+            turned.add_(ramp, alpha=slope)
+        else:
+            turned.addcmul_(ramp, slope)
+        torch.clamp(turned, least, value, out=turned)
     return out
 
 
@@ -155,13 +164,14 @@ def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     the official code.
     """
     radius = kernel_size // 2
-    offset = torch.arange(-radius, radius + 1, device=sigma.device, dtype=torch.float64)  # (taps,)
-    kernels = torch.exp(-offset.square() / (2 * sigma.double().square()[:, None]))  # (N, taps)
-    kernels = kernels / kernels.sum(1, keepdim=True)
+    offset = np.arange(-radius, radius + 1)  # (taps,)
+    deviation = sigma.double().cpu().numpy()[:, None]
+    kernels = np.exp(-(offset**2) / (2 * deviation**2))  # (N, taps)
+    kernels /= kernels.sum(1, keepdims=True)
     if kernel_size >= _MANY and x.device.type == "cpu":
         blurred = [_blur_in_blocks(*pair) for pair in zip(x, kernels, strict=True)]
         return torch.stack(blurred) if len(blurred) > 1 else blurred[0][None]
-    taps = [k.reshape(-1, 1, 1, 1) for k in kernels.to(x).unbind(1)]
+    taps = [k.reshape(-1, 1, 1, 1) for k in torch.from_numpy(kernels).to(x).unbind(1)]
     for axis in (3, 2):
         out, length = x * taps[radius], x.shape[axis]
         for k in range(1, min(radius, length - 1) + 1):  # pixels between tap and output
@@ -172,33 +182,40 @@ def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     return x
 
 
-def _blur_in_blocks(image: Tensor, kernel: Tensor) -> Tensor:
+def _blur_in_blocks(image: Tensor, kernel: np.ndarray) -> Tensor:
     """(C, H, W) blurred by kernel (taps,) as products with a band of _BLOCK rows of its matrix."""
-    left_out = 0 if image.dtype == torch.float64 else _LEFT_OUT
-    cut = int((2 * kernel.cumsum(0)[: len(kernel) // 2] < left_out).sum())  # taps on either side
-    kernel = kernel[cut : len(kernel) - cut].to(image)
+    if image.dtype == torch.float32:
+        outer = 2 * kernel.cumsum()[: len(kernel) // 2]  # weigh the outermost 1, 2, ... tap pairs
+        cut = np.count_nonzero(outer < _LEFT_OUT)
+        kernel = kernel[cut : len(kernel) - cut]
     radius, (channels, height, width) = len(kernel) // 2, image.shape
-    across, down = -(-width // _BLOCK), -(-height // _BLOCK)  # blocks
+    down, across = -(-height // _BLOCK), -(-width // _BLOCK)  # blocks
     reach = _BLOCK + 2 * radius
     band = image.new_zeros(_BLOCK, reach)
-    band.as_strided((_BLOCK, len(kernel)), (reach + 1, 1)).copy_(kernel)
-    wide, high = across * _BLOCK, down * _BLOCK
-    rows = image.new_zeros(channels, high + 2 * radius, width)  # padded above and below
-    rows[:, radius : radius + height] = image
-    columns = image.new_zeros(channels, high, wide + 2 * radius)  # padded left and right
-    step = rows.stride()
-    for channel in range(channels):
-        blocks = rows[channel].as_strided(
-            (down, reach, width), (_BLOCK * step[1], *step[1:]), channel * step[0]
-        )
-        made = torch.bmm(band.expand(down, -1, -1), blocks)  # (down, _BLOCK, W)
-        columns[channel, :, radius : radius + width] = made.reshape(high, width)
-    step = columns.stride()
-    blocks = columns.as_strided((across, channels * high, reach), (_BLOCK, step[1], 1))
-    out = image.new_empty(channels, high, wide)
-    target = out.as_strided((across, channels * high, _BLOCK), (_BLOCK, wide, 1))
+    band.as_strided((_BLOCK, len(kernel)), (reach + 1, 1)).copy_(torch.from_numpy(kernel))
+    rows = _bordered(image.transpose(0, 1), radius, down * _BLOCK, 0)  # (high, C, W)
+    line = channels * width
+    blocks = rows.as_strided((down, reach, line), (_BLOCK * line, line, 1))
+    made = torch.bmm(band.expand(down, -1, -1), blocks).view(-1, channels, width)
+    columns = _bordered(made, radius, across * _BLOCK, 2)  # (high, C, wide)
+    line = columns.shape[2]
+    blocks = columns.as_strided((across, columns[..., 0].numel(), reach), (_BLOCK, line, 1))
+    out = image.new_empty(*made.shape[:2], across * _BLOCK)
+    target = out.as_strided((across, blocks.shape[1], _BLOCK), (_BLOCK, out.shape[2], 1))
     torch.bmm(blocks, band.T.expand(across, -1, -1), out=target)
-    return out[:, :height, :width]
+    return out[:height, :, :width].transpose(0, 1)
+
+
+def _bordered(x: Tensor, border: int, length: int, axis: int) -> Tensor:
+    """x with zeros before its `axis`, and after it up to length + 2 border."""
+    shape = list(x.shape)
+    shape[axis] = length + 2 * border
+    out = x.new_empty(shape)
+    out.narrow(axis, 0, border).zero_()
+    end = border + x.shape[axis]
+    out.narrow(axis, end, shape[axis] - end).zero_()
+    out.narrow(axis, border, x.shape[axis]).copy_(x)
+    return out
 
 
 def solarize(x: Tensor, threshold: Tensor) -> Tensor:
