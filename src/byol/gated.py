@@ -1,6 +1,7 @@
 """Views on a GPU: every image passes through every operation, and a gate of its own decides which
-results it keeps. The same numbers as `views.apply`, in a form without indices or branches, which
-torch.compile turns into a few passes over the batch.
+results it keeps. The same numbers as `views.apply` (whose formulas in `ops` choose their way by the
+values, as a CPU can), in a form without indices or branches, which torch.compile turns into a few
+passes over the batch.
 """
 
 from dataclasses import fields
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from byol import ops, views
+from byol.transfer import to_device
 from byol.views import Draws
 from byol.viewspec import ViewSpec
 
@@ -33,12 +36,58 @@ def _unpack(table: Tensor) -> dict[str, Tensor]:
 
 def _where(gate: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     """gate (B,) nonzero where an image takes `yes` (B, C, H, W)."""
-    return torch.where((gate != 0).reshape(-1, 1, 1, 1), yes, no)
+    return torch.where(_column(gate != 0), yes, no)
+
+
+def _column(parameter: Tensor) -> Tensor:
+    return parameter.reshape(-1, 1, 1, 1)  # (B, 1, 1, 1)
+
+
+def _brightness(x: Tensor, delta: Tensor) -> Tensor:
+    return x + _column(delta)
+
+
+def _contrast(x: Tensor, factor: Tensor) -> Tensor:
+    return torch.lerp(x.mean((2, 3), keepdim=True), x, _column(factor))
+
+
+def _saturation(x: Tensor, factor: Tensor) -> Tensor:
+    value = x.amax(1, keepdim=True)  # (B, 1, H, W)
+    span = value - x.amin(1, keepdim=True)
+    most = torch.where(span > 0, value / span, 1)  # full saturation; greys have none to change
+    return torch.lerp(value, x, torch.minimum(_column(factor), most))
+
+
+def _hue(x: Tensor, delta: Tensor) -> Tensor:
+    hue, saturation, value = ops.rgb_to_hsv(x).unbind(1)  # (B, H, W) each
+    return ops.hsv_to_rgb(torch.stack((hue + delta.reshape(-1, 1, 1), saturation, value), 1))
+
+
+_COLOUR_OPS = (_brightness, _contrast, _saturation, _hue)
+
+
+def _blur(x: Tensor, sigma: Tensor, taps: int) -> Tensor:
+    """ops.gaussian_blur, one pass an axis."""
+    radius = taps // 2
+    offset = torch.arange(-radius, radius + 1, device=x.device)  # (taps,)
+    kernel = torch.exp(-offset.square() / (2 * sigma.square()[:, None]))  # (B, taps)
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    for axis, border in ((3, (radius, radius)), (2, (0, 0, radius, radius))):
+        padded, length = F.pad(x, border), x.shape[axis]
+        x = sum(
+            (padded.narrow(axis, k, length) * _column(kernel[:, k]) for k in range(taps)),
+            start=torch.zeros_like(x),
+        )
+    return x
+
+
+def _solarize(x: Tensor, threshold: Tensor) -> Tensor:
+    return torch.where(x < _column(threshold), x, 1 - x)
 
 
 def _jitter(x: Tensor, params: Tensor, order: Tensor) -> Tensor:
     """views.jitter_colours: in each turn an image takes one of the four results."""
-    operations = views.COLOUR_OPS if x.shape[1] == 3 else views.COLOUR_OPS[:2]
+    operations = _COLOUR_OPS if x.shape[1] == 3 else _COLOUR_OPS[:2]
     for turn in range(4):
         kind, y = order[:, turn], x
         for k, operation in enumerate(operations):
@@ -63,8 +112,8 @@ def apply(crops: Tensor, table: Tensor, can_turn: bool, taps: int) -> Tensor:
     if x.shape[1] == 3:
         x = _where(drawn["grey"], ops.grayscale(x), x)
     if taps > 1:
-        x = _where(drawn["blur"], ops.gaussian_blur(x, drawn["sigma"], taps), x)
-    x = _where(drawn["solarize"], ops.solarize(x, drawn["threshold"]), x)
+        x = _where(drawn["blur"], _blur(x, drawn["sigma"], taps), x)
+    x = _where(drawn["solarize"], _solarize(x, drawn["threshold"]), x)
     return x.clamp(0, 1).contiguous(memory_format=torch.channels_last)
 
 
@@ -84,9 +133,7 @@ def make_views(
     """Crops (B, 2, C, S, S) on a device to the two views (B, C, S, S) in [0, 1]; see
     views.make_views. The host hands over one table and does not wait for the device."""
     tables = [pack(views.draw(specs[v], seed, epoch, index, v)) for v in (0, 1)]
-    table = torch.from_numpy(np.concatenate(tables))  # (2B, 17)
-    if crops.is_cuda:
-        table = table.pin_memory().to(crops.device, non_blocking=True)
+    table = to_device(np.concatenate(tables), crops.device)  # (2B, 17)
     both = crops.transpose(0, 1).flatten(0, 1)  # (2B, C, S, S)
     can_turn = any(spec.flip_vertical or spec.rotate for spec in specs)
     blurs = any(spec.blur for spec in specs)

@@ -6,15 +6,22 @@ x is (N, C, H, W) in [0, 1], of any floating dtype; the colour operations need C
 contrast and the geometric ones take any C. Parameters are (N,). Values outside [0, 1] stay finite.
 """
 
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)
+_TABLE = 2**23  # numbers: resize weights of images up to 53 pixels are looked up
 
 
-def _per_image(parameter: Tensor, x: Tensor) -> Tensor:
-    return parameter.to(x.dtype).reshape(-1, 1, 1, 1)  # (N, 1, 1, 1)
+def _per_image(parameter: Tensor, x: Tensor, axes: int = 4) -> Tensor | float:
+    """(N,) to (N, 1, 1, ...); of a single image the number, which costs less to work with."""
+    if len(parameter) == 1 and parameter.device.type == "cpu":
+        return float(parameter)
+    return parameter.to(x).reshape(-1, *(1,) * (axes - 1))
 
 
 def adjust_brightness(x: Tensor, delta: Tensor) -> Tensor:
@@ -24,8 +31,9 @@ def adjust_brightness(x: Tensor, delta: Tensor) -> Tensor:
 
 def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
     """(x - m) factor + m, where m is the mean of *each channel*, unlike torchvision's."""
-    mean = x.mean((2, 3), keepdim=True)  # (N, C, 1, 1)
-    return torch.lerp(mean, x, _per_image(factor, x))
+    factor = _per_image(factor, x)
+    rest = x.mean((2, 3), keepdim=True) * (1 - factor)  # (N, C, 1, 1)
+    return (x * factor).add_(rest)
 
 
 def rgb_to_hsv(x: Tensor) -> Tensor:
@@ -60,31 +68,82 @@ def hsv_to_rgb(x: Tensor) -> Tensor:
 
 
 def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """In HSV: saturation s becomes clip(s factor, 0, 1), hue and value stay.
+    """In HSV: saturation s becomes clip(s factor, 0, 1), hue and value stay; factor >= 0.
 
-    At constant hue and value each channel's distance to the value scales with s, so no hue is
-    computed.
+    At constant hue and value each channel's distance to the value scales with s, by the factor but
+    at most by 1 / s = value / (value - least): no hue is computed.
     """
-    value = x.amax(1, keepdim=True)  # (N, 1, H, W)
-    span = value - x.amin(1, keepdim=True)
-    saturation = torch.where(value > 0, span / value, 0)
-    target = (saturation * _per_image(factor, x)).clamp(0, 1)
-    scale = torch.where(saturation > 0, target / saturation, 0)
-    return torch.lerp(value.expand_as(x), x, scale.expand_as(x))
+    r, g, b = x.unbind(1)  # (N, H, W) each
+    value = torch.maximum(r, g)
+    value = torch.maximum(value, b, out=value)
+    scale = _per_image(factor, x)
+    if bool((factor > 1).any()):  # else 1 / s >= 1 bounds nothing
+        span = torch.minimum(r, g)
+        span = torch.sub(value, torch.minimum(span, b, out=span), out=span)
+        span.add_(torch.finfo(x.dtype).tiny)  # of greys: any scale does
+        most = torch.div(value, span, out=span).clamp_min_(0)
+        scale = most[:, None].clamp_max_(scale)  # type: ignore[arg-type]  # (N, 1, H, W)
+    return torch.lerp(value[:, None], x, scale)
 
 
 def adjust_hue(x: Tensor, delta: Tensor) -> Tensor:
-    """In HSV: hue h in turns becomes (h + delta) mod 1."""
-    hue, saturation, value = rgb_to_hsv(x).unbind(1)
-    hue = hue + delta.to(x.dtype).reshape(-1, 1, 1)
-    return hsv_to_rgb(torch.stack((hue, saturation, value), 1))
+    """In HSV: hue h in turns becomes (h + delta) mod 1.
+
+    Without h: let v, d, m be a pixel's largest, middle and least value, c = v - m, and s the hue's
+    signed distance to red in sixths of a turn. Red as a function of s is the hat
+    m + c clip(2 - |s|, 0, 1), and c |s| = v + d - m - ... = c + (g - m) + (b - m) - (r - m), so that
+    2 c - c |s| = 2 r - d - m. Turned by t sixths, |t| < 1, red is clip(2 r - d - t c sign(s), m, v),
+    where s has the sign of g - b; a ramp clip((g - b) / (1 - |t|), -c, c) does for c sign(s), as it
+    is full wherever the hat has a slope. Green and blue are the same a third of a turn on, and a
+    third of a turn exchanges the channels.
+    """
+    sixths = 6 * delta.double().cpu().numpy() % 6  # (N,)
+    thirds = np.rint(sixths / 2)
+    turn = sixths - 2 * thirds  # -1 to 1
+    for k in (1, 2):
+        if (moved := thirds % 3 == k).any():
+            at = torch.from_numpy(moved.nonzero()[0]).to(x.device)
+            x = x.index_copy(0, at, x[at].roll(k, 1))
+    if (abs(turn) > 0.75).any():  # in two steps, before the ramp becomes too steep
+        half = torch.from_numpy(turn / 12)
+        return adjust_hue(adjust_hue(x, half), half)
+    return _turn_hue(x, turn)
+
+
+def _turn_hue(x: Tensor, turn: np.ndarray) -> Tensor:
+    """adjust_hue by -1 < turn < 1 sixths, (N,)."""
+    flat = 1 - abs(turn)
+    steep, slope = (_per_image(torch.from_numpy(p), x, 3) for p in (flat, -turn / flat))
+    out = torch.empty_like(x)
+    planes = torch.empty((5, *x[:, 0].shape), dtype=x.dtype, device=x.device)
+    low, high, middle, fewest, ramp = planes.unbind()  # (N, H, W) each
+    channels = r, g, b = x.unbind(1)
+    torch.minimum(r, g, out=low)
+    torch.maximum(r, g, out=high)
+    torch.clamp(b, low, high, out=middle).neg_()
+    least = torch.minimum(low, b, out=low)
+    value = torch.maximum(high, b, out=high)
+    torch.sub(least, value, out=fewest).mul_(steep)
+    most = fewest.neg()
+    for k, channel in enumerate(channels):
+        torch.sub(channels[(k + 1) % 3], channels[(k + 2) % 3], out=ramp)
+        torch.clamp(ramp, fewest, most, out=ramp)
+        turned = torch.add(middle, channel, alpha=2, out=out[:, k])
+        if isinstance(slope, float):
+            turned.add_(ramp, alpha=slope)
+        else:
+            turned.addcmul_(ramp, slope)
+        torch.clamp(turned, least, value, out=turned)
+    return out
 
 
 def grayscale(x: Tensor) -> Tensor:
-    """0.2989 R + 0.5870 G + 0.1140 B on all three channels (white becomes 0.9999)."""
+    """0.2989 R + 0.5870 G + 0.1140 B on all three channels (white becomes 0.9999): (N, 3, H, W)
+    that share one plane of memory an image."""
     r, g, b = x.unbind(1)
-    grey = GREY_WEIGHTS[0] * r + GREY_WEIGHTS[1] * g + GREY_WEIGHTS[2] * b  # (N, H, W)
-    return grey[:, None].expand_as(x).contiguous()
+    grey = GREY_WEIGHTS[0] * r  # (N, H, W)
+    grey.add_(g, alpha=GREY_WEIGHTS[1]).add_(b, alpha=GREY_WEIGHTS[2])
+    return grey[:, None].expand_as(x)
 
 
 def blur_kernel_size(image_size: int) -> int:
@@ -92,31 +151,78 @@ def blur_kernel_size(image_size: int) -> int:
     return 2 * int(image_size / 10 / 2) + 1
 
 
+_LEFT_OUT = 1e-6  # what the taps that are not computed may weigh together
+_BLOCK = 16  # outputs a matrix product makes from 16 + taps - 1 inputs
+_MANY = 9  # taps from which on products are faster than passes over the images
+
+
 def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     """Separable Gaussian of `kernel_size` (odd) taps, sigma (N,) in pixels.
 
-    Horizontal, then vertical; zero padding without renormalisation, so that borders darken as in
+    Horizontal and vertical; zero padding without renormalisation, so that borders darken as in
     the official code.
     """
     radius = kernel_size // 2
-    offset = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)  # (taps,)
-    kernel = torch.exp(-offset.square() / (2 * sigma.to(x.dtype).square()[:, None]))  # (N, taps)
-    kernel = kernel / kernel.sum(1, keepdim=True)
-    height, width = x.shape[2:]
-    taps = [k.reshape(-1, 1, 1, 1) for k in kernel.unbind(1)]
-    for axis, length in ((3, width), (2, height)):
-        padding = (radius, radius, 0, 0) if axis == 3 else (0, 0, radius, radius)
-        padded = F.pad(x, padding)
-        x = padded.narrow(axis, radius, length) * taps[radius]
-        for i, tap in enumerate(taps):
-            if i != radius:
-                x.addcmul_(padded.narrow(axis, i, length), tap)
+    offset = np.arange(-radius, radius + 1)  # (taps,)
+    deviation = sigma.double().cpu().numpy()[:, None]
+    kernels = np.exp(-(offset**2) / (2 * deviation**2))  # (N, taps)
+    kernels /= kernels.sum(1, keepdims=True)
+    if kernel_size >= _MANY and x.device.type == "cpu":
+        blurred = [_blur_in_blocks(*pair) for pair in zip(x, kernels, strict=True)]
+        return torch.stack(blurred) if len(blurred) > 1 else blurred[0][None]
+    taps = [k.reshape(-1, 1, 1, 1) for k in torch.from_numpy(kernels).to(x).unbind(1)]
+    for axis in (3, 2):
+        out, length = x * taps[radius], x.shape[axis]
+        for k in range(1, min(radius, length - 1) + 1):  # pixels between tap and output
+            ahead, behind = (0, length - k), (k, length - k)
+            out.narrow(axis, *behind).addcmul_(x.narrow(axis, *ahead), taps[radius - k])
+            out.narrow(axis, *ahead).addcmul_(x.narrow(axis, *behind), taps[radius + k])
+        x = out
     return x
+
+
+def _blur_in_blocks(image: Tensor, kernel: np.ndarray) -> Tensor:
+    """(C, H, W) blurred by kernel (taps,) as products with a band of _BLOCK rows of its matrix."""
+    if image.dtype == torch.float32:
+        outer = 2 * kernel.cumsum()[: len(kernel) // 2]  # weigh the outermost 1, 2, ... tap pairs
+        cut = np.count_nonzero(outer < _LEFT_OUT)
+        kernel = kernel[cut : len(kernel) - cut]
+    radius, (channels, height, width) = len(kernel) // 2, image.shape
+    down, across = -(-height // _BLOCK), -(-width // _BLOCK)  # blocks
+    reach = _BLOCK + 2 * radius
+    band = image.new_zeros(_BLOCK, reach)
+    band.as_strided((_BLOCK, len(kernel)), (reach + 1, 1)).copy_(torch.from_numpy(kernel))
+    rows = _bordered(image.transpose(0, 1), radius, down * _BLOCK, 0)  # (high, C, W)
+    line = channels * width
+    blocks = rows.as_strided((down, reach, line), (_BLOCK * line, line, 1))
+    made = torch.bmm(band.expand(down, -1, -1), blocks).view(-1, channels, width)
+    columns = _bordered(made, radius, across * _BLOCK, 2)  # (high, C, wide)
+    line = columns.shape[2]
+    blocks = columns.as_strided((across, columns[..., 0].numel(), reach), (_BLOCK, line, 1))
+    out = image.new_empty(*made.shape[:2], across * _BLOCK)
+    target = out.as_strided((across, blocks.shape[1], _BLOCK), (_BLOCK, out.shape[2], 1))
+    torch.bmm(blocks, band.T.expand(across, -1, -1), out=target)
+    return out[:height, :, :width].transpose(0, 1)
+
+
+def _bordered(x: Tensor, border: int, length: int, axis: int) -> Tensor:
+    """x with zeros before its `axis`, and after it up to length + 2 border."""
+    shape = list(x.shape)
+    shape[axis] = length + 2 * border
+    out = x.new_empty(shape)
+    out.narrow(axis, 0, border).zero_()
+    end = border + x.shape[axis]
+    out.narrow(axis, end, shape[axis] - end).zero_()
+    out.narrow(axis, border, x.shape[axis]).copy_(x)
+    return out
 
 
 def solarize(x: Tensor, threshold: Tensor) -> Tensor:
     """x below the threshold, 1 - x from it on."""
-    return torch.where(x < _per_image(threshold, x), x, 1 - x)
+    inverse = 1 - x
+    if bool((threshold == 0.5).all()):  # the official one: several times faster
+        return torch.minimum(x, inverse, out=inverse)
+    return torch.where(x < _per_image(threshold, x), x, inverse)
 
 
 def horizontal_flip(x: Tensor, mask: Tensor) -> Tensor:
@@ -139,9 +245,8 @@ def quarter_turns(x: Tensor, turns: Tensor) -> Tensor:
 def _cubic(x: Tensor) -> Tensor:
     """Keys' cubic kernel with a = -1/2, as in TensorFlow and PIL (PyTorch's default is -3/4)."""
     x = x.abs()
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return torch.where(x <= 1, near, torch.where(x < 2, far, 0))
+    near, far = x.clamp_max(1), x.clamp(1, 2)  # each polynomial is 0 at the end of its range
+    return ((1.5 * near - 2.5) * near * near + 1) + (((-0.5 * far + 2.5) * far - 4) * far + 2)
 
 
 def resize_weights(
@@ -158,8 +263,26 @@ def resize_weights(
     centre = (torch.arange(size, device=start.device, dtype=dtype)[:, None] + 0.5) * scale
     width = scale.clamp_min(1) if antialias else 1
     weights = _cubic((pixel + 0.5 - centre) / width)  # (N, size, side)
-    weights = torch.where((pixel >= 0) & (pixel < extent), weights, 0)
+    weights = weights * ((pixel >= 0) & (pixel < extent))
     return weights / weights.sum(2, keepdim=True)
+
+
+@lru_cache(4)
+def _every_weight(
+    side: int, size: int, antialias: bool, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """resize_weights of all starts and extents: (side (side + 1), size, side)."""
+    place = torch.arange(side * (side + 1), device=device)
+    start, extent = place // (side + 1), place % (side + 1)
+    inside = extent.clamp_min(1).minimum(side - start)  # what reaches over the border is not asked
+    return resize_weights(start, inside, side, size, antialias, dtype)
+
+
+def _weights(start: Tensor, extent: Tensor, side: int, *how: Any) -> Tensor:
+    """resize_weights, looked up for small images."""
+    if side * (side + 1) * how[0] * side > _TABLE:
+        return resize_weights(start, extent, side, *how)
+    return _every_weight(side, *how, start.device).index_select(0, start * (side + 1) + extent)
 
 
 def crop_resize(images: Tensor, boxes: Tensor, size: int, antialias: bool = True) -> Tensor:
@@ -171,9 +294,11 @@ def crop_resize(images: Tensor, boxes: Tensor, size: int, antialias: bool = True
     """
     dtype = images.dtype if images.is_floating_point() else torch.float32
     top, left, height, width = boxes.unbind(1)
-    rows = resize_weights(top, height, images.shape[2], size, antialias, dtype)  # (N, size, H)
-    columns = resize_weights(left, width, images.shape[3], size, antialias, dtype)  # (N, size, W)
-    out = rows[:, None] @ images.to(dtype) @ columns[:, None].transpose(2, 3)
+    rows = _weights(top, height, images.shape[2], size, antialias, dtype)  # (N, size, H)
+    columns = _weights(left, width, images.shape[3], size, antialias, dtype)  # (N, size, W)
+    lines = images.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format)  # (N, H, C, W)
+    low = torch.bmm(rows, lines.flatten(2)).reshape(len(images), -1, images.shape[3])  # (N, S C, W)
+    out = torch.bmm(low, columns.transpose(1, 2)).unflatten(1, (size, -1)).transpose(1, 2)
     if images.is_floating_point():
         return out.clamp_(0, 1)
     return out.add_(0.5).clamp_(0, 255).to(torch.uint8)

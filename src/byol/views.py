@@ -5,6 +5,7 @@ All draws are per image and per view, gates included, and depend on nothing but 
 image index, view).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +16,14 @@ from byol import ops, rng
 from byol.viewspec import ViewSpec
 
 _STREAMS = (3, 4)  # streams of random numbers for the draws of view 1 and view 2
-COLOUR_OPS = (
-    ops.adjust_brightness,
-    ops.adjust_contrast,
+_COLOUR_OPS = (  # the last two stay within [0, 1] by themselves
+    lambda x, delta: ops.adjust_brightness(x, delta).clamp_(0, 1),
+    lambda x, factor: ops.adjust_contrast(x, factor).clamp_(0, 1),
     ops.adjust_saturation,
     ops.adjust_hue,
 )
+_PIXELS = 2**18  # of the images that are worked on together on a CPU
+_ALONE = 16  # so few images are not worth the copies that grouping them takes
 
 
 @dataclass(frozen=True)
@@ -60,58 +63,76 @@ def draw(spec: ViewSpec, seed: int, epoch: np.ndarray, index: np.ndarray, view: 
     )
 
 
-def _chosen(mask: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(mask.nonzero()[0]).to(device)
+def _on(
+    x: Tensor, mask: np.ndarray, operation: Callable[..., Tensor], *parameters: np.ndarray
+) -> Tensor:
+    """x (n, C, S, S), the operation done on the images of mask (n,), maybe in place; parameters
+    (n, ...). Where it is all of them nothing is copied."""
+    count = np.count_nonzero(mask)
+    if count == 0:
+        return x
+    if count == len(mask):
+        return operation(x, *map(torch.from_numpy, parameters))
+    given = [torch.from_numpy(p[mask]) for p in parameters]
+    if x.device.type == "cpu":  # NumPy copies images faster
+        array = x.numpy()
+        array[mask] = operation(torch.from_numpy(array[mask]), *given).numpy()
+        return x
+    at = torch.from_numpy(mask.nonzero()[0]).to(x.device)
+    return x.index_copy_(0, at, operation(x.index_select(0, at), *given))
 
 
 def jitter_colours(x: Tensor, params: np.ndarray, order: np.ndarray) -> Tensor:
     """Four colour operations on each image, in its own order, clipped to [0, 1] after each.
 
-    x (N, C, H, W), changed in place; params and order (N, 4). Images are grouped by the operation
-    whose turn it is, so each operation sees only its images. Where C is not 3, saturation and hue
-    have no meaning and are left out.
+    x (N, C, H, W), maybe changed in place; params and order (N, 4); an order of -1 is none. Images
+    are grouped by the operation whose turn it is, so each operation sees only its images. Where C
+    is not 3, saturation and hue have no meaning and are left out.
     """
-    parameters = torch.from_numpy(params).to(x.device, x.dtype)  # (N, 4)
+    kinds = _COLOUR_OPS if x.shape[1] == 3 else _COLOUR_OPS[:2]
     for turn in range(4):
-        for k, operation in enumerate(COLOUR_OPS):
-            if x.shape[1] != 3 and k >= 2:
-                continue
-            at = _chosen(order[:, turn] == k, x.device)  # (n,)
-            if len(at):
-                x[at] = operation(x[at], parameters[at, k]).clamp_(0, 1)
+        for k, operation in enumerate(kinds):
+            x = _on(x, order[:, turn] == k, operation, params[:, k])
     return x
 
 
 def apply(crops: Tensor, draws: Draws) -> Tensor:
-    """Crops (B, C, S, S), uint8 or floats in [0, 1], to the view (B, C, S, S) in [0, 1].
+    """Crops (B, C, S, S), uint8 or floats in [0, 1], to the view (B, C, S, S) in [0, 1], channels
+    last in memory.
 
     Order: flips and turns, colour jitter, grey, blur, solarize, clip. An operation is computed
-    for the images that drew it and for no others.
+    for the images that drew it and for no others, and on a CPU by as many images at a time as its
+    cache holds: photographs go one by one.
     """
-    device = crops.device
-    x = crops.to(torch.float32) / 255 if crops.dtype == torch.uint8 else crops.clone()
-    flip = torch.from_numpy(draws.flip).to(device)
-    x = ops.horizontal_flip(x, flip)  # (B, C, S, S)
-    if draws.flip_vertical.any():
-        x = ops.vertical_flip(x, torch.from_numpy(draws.flip_vertical).to(device))
-    if draws.turns.any():
-        x = ops.quarter_turns(x, torch.from_numpy(draws.turns).to(device))
-    if draws.jitter.any():
-        at = _chosen(draws.jitter, device)
-        mask = draws.jitter
-        x[at] = jitter_colours(x[at], draws.jitter_params[mask], draws.order[mask])
-    if draws.grey.any() and x.shape[1] == 3:
-        at = _chosen(draws.grey, device)
-        x[at] = ops.grayscale(x[at])
-    taps = ops.blur_kernel_size(x.shape[2])
-    if draws.blur.any() and taps > 1:
-        at = _chosen(draws.blur, device)
-        sigma = torch.from_numpy(draws.sigma[draws.blur]).to(device)
-        x[at] = ops.gaussian_blur(x[at], sigma, taps)
-    if draws.solarize.any():
-        at = _chosen(draws.solarize, device)
-        threshold = torch.from_numpy(draws.threshold[draws.solarize]).to(device)
-        x[at] = ops.solarize(x[at], threshold)
+    dtype = crops.dtype if crops.is_floating_point() else torch.float32
+    view = torch.empty(
+        crops.shape, dtype=dtype, device=crops.device, memory_format=torch.channels_last
+    )
+    few = len(crops)
+    if crops.device.type == "cpu":
+        few = _PIXELS // (crops.shape[2] * crops.shape[3])
+        few = few if few > _ALONE else 1
+    for start in range(0, len(crops), few):
+        part = slice(start, start + few)
+        drawn = Draws(**{name: array[part] for name, array in vars(draws).items()})
+        x = torch.empty(crops[part].shape, dtype=dtype, device=crops.device)
+        x.copy_(crops[part])
+        view[part] = _apply(x if crops.is_floating_point() else x.mul_(1 / 255), drawn)
+    return view
+
+
+def _apply(x: Tensor, draws: Draws) -> Tensor:
+    """apply to images (n, C, S, S) in [0, 1], maybe in place; to (n, 1, S, S) where all are grey."""
+    x = _on(x, draws.flip, lambda x: x.flip(3))
+    x = _on(x, draws.flip_vertical, lambda x: x.flip(2))
+    x = _on(x, draws.turns > 0, ops.quarter_turns, draws.turns)
+    x = jitter_colours(x, draws.jitter_params, np.where(draws.jitter[:, None], draws.order, -1))
+    if x.shape[1] == 3:
+        x = _on(x, draws.grey, ops.grayscale)
+        x = x[:, :1] if draws.grey.all() else x
+    if (taps := ops.blur_kernel_size(x.shape[2])) > 1:
+        x = _on(x, draws.blur, lambda x, sigma: ops.gaussian_blur(x, sigma, taps), draws.sigma)
+    x = _on(x, draws.solarize, ops.solarize, draws.threshold)
     return x.clamp_(0, 1)
 
 
@@ -122,12 +143,6 @@ def make_views(
     epoch: np.ndarray,
     index: np.ndarray,
 ) -> tuple[Tensor, Tensor]:
-    """Crops (B, 2, C, S, S) to the two views (B, C, S, S) in [0, 1].
-
-    Both views go through each operation together: half the calls for the same arithmetic.
-    """
-    drawn = [vars(draw(specs[v], seed, epoch, index, v)) for v in (0, 1)]
-    both = Draws(**{name: np.concatenate([d[name] for d in drawn]) for name in drawn[0]})
-    x = apply(crops.transpose(0, 1).flatten(0, 1), both)  # (2B, C, S, S)
-    view1, view2 = x.chunk(2)
+    """Crops (B, 2, C, S, S) to the two views (B, C, S, S) in [0, 1]."""
+    view1, view2 = (apply(crops[:, v], draw(specs[v], seed, epoch, index, v)) for v in (0, 1))
     return view1, view2

@@ -26,6 +26,7 @@ from byol.data.source import Source
 from byol.errors import UserError
 
 _running: WeakSet[Any] = WeakSet()  # iterators of data loaders that have workers
+_TOGETHER = 2**23  # numbers in decoded images, up to which their crops are drawn in one call
 _SMALL = 64  # pixels; images up to here are evaluated whole, without the 224 / 256 centre crop
 
 
@@ -37,6 +38,8 @@ def cut(image: Tensor, box: np.ndarray, size: int, antialias: bool = True) -> Te
     crop = image[:, :, top : top + height, left : left + width]
     if (height, width) == (size, size):
         return crop[0]
+    # A part of an image would be resized without vector instructions.
+    crop = crop.contiguous(memory_format=torch.channels_last)
     out = F.interpolate(crop, (size, size), mode="bicubic", antialias=True)[0]
     return out if out.dtype == torch.uint8 else out.clamp_(0, 1)
 
@@ -69,29 +72,34 @@ class _RandomCrops(Dataset[Any]):
         self._crops, self._rule, self._antialias = crops, rule, antialias
 
     def __getitems__(self, wanted: list[tuple[int, int]]) -> Any:
-        images: list[Tensor] = []
         labels: list[int] = []
         bad: dict[int, str] = {}
+        crops = torch.empty(0)
+        images: list[Tensor] = []  # decoded, not yet cropped
         try:
-            for epoch, index in wanted:
+            for number, (_, index) in enumerate(wanted, 1):
                 image, label, failed = self._decoder.read_or_replace(index)
-                images.append(self._all(image, epoch, index))
+                if number == 1:  # (B, V, S, S, C): channels last, as the decoder gives them
+                    shape = (len(wanted), len(self._crops), self._size, self._size, image.shape[1])
+                    crops = torch.empty(shape, dtype=image.dtype)
+                images.append(image)
                 labels.append(label)
                 bad |= failed
+                if number == len(wanted) or sum(map(Tensor.numel, images)) > _TOGETHER:
+                    part = slice(number - len(images), number)
+                    self._cut(images, np.array(wanted[part]), crops[part].movedim(-1, 2))
+                    images = []
         except UserError as error:
             return error
-        return torch.stack(images), torch.tensor(labels), np.array(wanted), bad
+        return crops.movedim(-1, 2), torch.tensor(labels), np.array(wanted), bad
 
-    def _all(self, image: Tensor, epoch: int, index: int) -> Tensor:
-        """(1, C, H, W) to its crops (V, C, S, S)."""
-        sides = [np.array([side]) for side in image.shape[2:]]
-        visit, place = np.array([epoch]), np.array([index])
-        views = []
+    def _cut(self, images: list[Tensor], wanted: np.ndarray, crops: Tensor) -> None:
+        """Images (1, C, H, W) and their (epoch, index) (n, 2) to crops (n, V, C, S, S)."""
+        heights, widths = np.array([image.shape[2:] for image in images]).T
         for view, spec in enumerate(self._crops):
-            seed = self._decoder.seed
-            boxes = crop_boxes(sides[0], sides[1], seed, visit, place, view, spec, self._rule)
-            views.append(cut(image, boxes[0], self._size, self._antialias))
-        return torch.stack(views)
+            how = (self._decoder.seed, *wanted.T, view, spec, self._rule)
+            for i, box in enumerate(crop_boxes(heights, widths, *how)):
+                crops[i, view] = cut(images[i], box, self._size, self._antialias)
 
 
 class _CentralCrops(Dataset[Any]):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from byol import ops, rng
+from byol.transfer import to_device
 
 CROP_STREAMS = (1, 2)  # streams of random numbers for the crops of view 1 and view 2
 
@@ -175,7 +176,7 @@ class ResidentLoader:
         for step in range(start_step, total_steps):
             both = positions(self.seed, len(self.images), self.batch_size, step)
             epoch, index = (self.share.of(part) for part in both)
-            at = torch.from_numpy(index).to(self.images.device)
+            at = to_device(index, self.images.device)
             crops = self._cut(at, epoch, index)  # (B, V, C, S, S)
             yield Batch(crops, self.labels[at], index, epoch)
 
@@ -185,7 +186,7 @@ class ResidentLoader:
             crop_boxes(height, width, self.seed, epoch, index, view, spec, self.rule)
             for view, spec in enumerate(self.crops)
         ]
-        box = torch.from_numpy(np.stack(boxes, 1)).flatten(0, 1).to(at.device)  # (B V, 4)
-        images = self.images[at.repeat_interleave(len(boxes))]  # (B V, C, H, W)
+        box = to_device(np.stack(boxes, 1), at.device).flatten(0, 1)  # (B V, 4)
+        images = self.images.index_select(0, at.repeat_interleave(len(boxes)))  # (B V, C, H, W)
         crops = ops.crop_resize(images, box, self.size, self.antialias)
         return crops.unflatten(0, (-1, len(boxes)))
