@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch.distributed.optim import ZeroRedundancyOptimizer
+import torch.distributed as dist
 
 from byol.config import Config
 from byol.engine.processes import ALONE, Processes
@@ -32,6 +32,8 @@ def build_optimizer(
     if optim.optimizer == "sgd":
         kind, options = torch.optim.SGD, {"momentum": optim.momentum}
     if config.train.shard_optimizer and processes.world > 1:
+        from torch.distributed.optim import ZeroRedundancyOptimizer  # compiles scripts: a second
+
         return ZeroRedundancyOptimizer(groups, kind, lr=0.0, **options)
     return kind(groups, lr=0.0, **options)  # type: ignore[call-arg]
 
@@ -55,7 +57,8 @@ def _groups(config: Config, learner: Byol) -> list[dict[str, Any]]:
 def full_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The state of all parameters, as one process alone would hold it; of a shared optimizer in
     the main process only. Called by all of them."""
-    if not isinstance(optimizer, ZeroRedundancyOptimizer):
+    collect = getattr(optimizer, "consolidate_state_dict", None)  # of ZeroRedundancyOptimizer
+    if collect is None:
         return optimizer.state_dict()
-    optimizer.consolidate_state_dict(to=0)
-    return optimizer.state_dict() if optimizer.rank == 0 else {}
+    collect(to=0)
+    return optimizer.state_dict() if dist.get_rank() == 0 else {}
