@@ -5,7 +5,7 @@ import dataclasses
 import importlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -38,6 +38,7 @@ from byol.networks.foreign import open_encoder
 from byol.networks.norm import initialise_affine_
 from byol.resolve import resolve
 from byol.tasks import features as extraction
+from byol.tasks import beside as others
 from byol.tasks import serving
 from byol.tasks.subject import open_subject
 
@@ -296,37 +297,56 @@ def evaluate(
     device: str = "auto",
     workers: int = 0,
     image_size: int | None = None,
+    beside: Sequence[str | Path] | str | Path = (),
     say: Callable[[str], None] = _say,
     **options: Any,
 ) -> dict[str, Any]:
     """`byol evaluate PROTOCOL`: measure an encoder; byol.protocols has each protocol's options.
 
     run: whatever load_encoder takes. image_size: another side in pixels than the encoder's own.
+    beside: other encoders, each "ENCODER" or "NAME=ENCODER", that get a row of the same table.
     out: the folder for PROTOCOL.json and pictures; by default `evaluations` in the run folder, or
     nothing is written where run is no folder.
     Raises UserError for what cannot work. Returns what PROTOCOL.json holds.
     """
-    chosen = protocols.parse(protocol, options)
+    chosen, named = protocols.parse(protocol, options), others.named(beside)
+    if named and not hasattr(chosen, "baselines"):
+        raise UserError(f"{protocol} trains the run's own network: there is nothing to put beside")
     with start() as processes:
         with processes.together():
-            subject = open_subject(
-                run, encoder, device, workers, image_size=image_size, processes=processes
-            )
+            subjects = [
+                open_subject(which, own, device, workers, name, image_size, processes)
+                for which, own, name in [
+                    (run, encoder, "trained"),
+                    *((path, None, name) for name, path in named.items()),
+                ]
+            ]
         if not processes.is_main:
-            serving.serve(subject)  # features are the work of all
+            for subject in subjects:
+                serving.serve(subject)  # features are the work of all
             return processes.from_main({})
         folder = Path(out) if out else Path(run, "evaluations") if Path(run).is_dir() else None
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
         task = importlib.import_module(f"byol.tasks.{protocol}")
-        with serving.served(subject):
-            result: dict[str, Any] = task.evaluate(subject, data, chosen, folder, say)
+        with serving.served(subjects[0]):
+            result: dict[str, Any] = task.evaluate(subjects[0], data, chosen, folder, say)
+        for subject in subjects[1:]:
+            say(f"beside: {subject.name} ({named[subject.name]})")
+            alone, place = dataclasses.replace(chosen, baselines=False), None
+            if folder:
+                place = folder / "beside" / subject.name
+                place.mkdir(parents=True, exist_ok=True)
+            with serving.served(subject):
+                found = task.evaluate(subject, data, alone, place, say)
+            others.add(result, subject.name, found)
         if folder:
             written = {
                 "protocol": protocol,
                 "options": dataclasses.asdict(chosen),
                 "data": _source_name(data),
-                "encoder": dict(subject.description),
+                "encoder": dict(subjects[0].description),
+                "beside": named,
                 "environment": devices.environment(),
                 "result": result,
             }

@@ -117,6 +117,11 @@ def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
         protocol = kinds.add_parser(name, help=text, description=text, allow_abbrev=False)
         _run_and_data(protocol, data_help)
         protocol.add_argument("--out", metavar="DIR", help="results go here (RUN/evaluations)")
+        if any(flag == "baselines" for flag, _, _ in flags(name)):
+            protocol.add_argument(
+                "--beside", metavar="[NAME=]ENCODER", action="append", default=[],
+                help="another encoder for the same table, as RUN; may be given several times",
+            )  # fmt: skip
         for flag, value_type, sentence in flags(name):
             _flag(protocol, flag, value_type, sentence)
 

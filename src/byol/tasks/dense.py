@@ -86,7 +86,7 @@ def starts(dense: Dense) -> Iterator[tuple[str, Subject, bool]]:
     alone, its norm statistics measured on the training images.
     """
     subject, options = dense.subject, dense.options
-    yield "trained", subject, options.frozen
+    yield subject.name, subject, options.frozen
     if not options.baselines:
         return
     yield "supervised", untrained(subject, options.seed), False

@@ -55,7 +55,7 @@ def evaluate(
         found, true = detections(detector, start, splits.test, options, bad)
         rows[name], tables[name] = precision.average_precision(found, true, splits.train.names)
         say(f"{name}: " + ", ".join(f"{m} {value:.1f} %" for m, value in rows[name].items()))
-        if name == "trained":
+        if start is subject:
             _say_table(tables[name], say)
             if bad:
                 say(f"{len(bad)} images could not be read and do not count, such as {bad[0]}")
@@ -142,7 +142,7 @@ def _starts(
     Norm statistics of the untrained network are measured on training images: those that it is
     initialised with would handicap it where they stay.
     """
-    rows = {"trained": (subject, options.frozen)}
+    rows = {subject.name: (subject, options.frozen)}
     if options.baselines:
         fresh = untrained(subject, options.seed)
         scenes = all_scenes(source, subject, options.max_side, 1)

@@ -16,6 +16,8 @@ from byol import metrics
 from byol.data.prepared import Prepared
 from byol.engine.files import atomic_write
 from byol.errors import UserError
+from byol.networks.encoder import Encoder
+from byol.networks.external import save_encoder
 from byol.protocols import Supervised
 from byol.tasks.augment import PLAIN
 from byol.tasks.features import features, open_labelled, stream
@@ -33,7 +35,10 @@ def evaluate(
     folder: Path | None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """A row of accuracies in percent of the network trained from scratch, and its kNN."""
+    """A row of accuracies in percent of the network trained from scratch, and its kNN.
+
+    Its encoder is left in `folder`/supervised, to be put beside others.
+    """
     _check(options)
     if options.views == "run" and subject.views is None:
         raise UserError(
@@ -62,7 +67,10 @@ def evaluate(
     )  # fmt: skip
     row = accuracy(network, prepared.queries) | {"knn": _knn(network, prepared, options)}
     say(f"supervised: top-1 {row['top1']:.2f} %, kNN {row['knn']:.2f} %")
-    if work:
+    if folder and work:
+        (folder / fresh.name).mkdir(exist_ok=True)
+        encoder = cast(Encoder, network.encoder)
+        save_encoder(folder / fresh.name / "encoder", encoder, subject.description)
         shutil.rmtree(work, ignore_errors=True)
     described = f"kNN top-1 in % of its features (k {options.k}, {options.temperature:g})"
     return {
