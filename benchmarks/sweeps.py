@@ -30,7 +30,7 @@ from byol.engine.device import environment, pick_device
 from byol.errors import UserError
 
 HOME = Path(__file__).parent.parent / "docs" / "results"
-SHARED = {"workers": 0, "final_linear": False, "mode": "plain"}
+SHARED: dict[str, Any] = {"workers": 0, "final_linear": False, "mode": "plain"}
 Plan = list[tuple[int | None, dict[str, Any], dict[str, Any]]]
 # A row: how many training images (None: all), what the table shows, and what all rows share.
 

@@ -126,14 +126,20 @@ def test_the_target_starts_by_itself_or_as_a_copy() -> None:
         assert all(torch.equal(online[k], target[k]) for k in online) != independent
 
 
-def test_labels_that_are_held_out_are_not_pretrained_on(tmp_path: Path) -> None:
+def test_labels_that_are_held_out_are_not_pretrained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rng = np.random.default_rng(0)
     data = (rng.integers(0, 256, (40, 16, 16, 3), np.uint8), np.arange(40) % 2)
     for hold_out, seen in ((False, 40), (True, 36)):
         out = tmp_path / str(hold_out)
-        byol.pretrain(data, out=out, **{**TINY, "epochs": 2, "batch_size": 4}, hold_out=hold_out)
+        options = {**TINY, "mode": "plain", "epochs": 2, "batch_size": 4}
+        byol.pretrain(data, out=out, **options, hold_out=hold_out)
         lines = (out / "metrics.jsonl").read_text().splitlines()
         assert json.loads(lines[-1])["step"] == 2 * seen // 4
+        said = capsys.readouterr().out
+        assert f"{seen} images, batch 4, 2 epochs are {seen // 2} steps" in said
+        assert ("is left out, 36 are trained on" in said) == hold_out
 
 
 def test_unlabelled_images_are_measured_on_another_labelled_set(tmp_path: Path) -> None:

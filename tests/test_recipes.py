@@ -22,7 +22,7 @@ def test_a_recipe_is_a_complete_configuration_that_can_work(name: str, images: i
     total, warmup = config.steps(images)
     if name in RULED:
         assert 0 <= warmup <= total / 10 and config.optim.warmup_epochs <= 10
-        assert str(images) in reason and f"{config.optim.tau_base:g}" in reason
+        assert f"{images:,}" in reason and f"{config.optim.tau_base:g}" in reason
         assert f"{config.optim.base_lr:g}" in reason and config.optim.optimizer in reason
 
 

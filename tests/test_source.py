@@ -87,6 +87,23 @@ def test_a_class_called_train_is_no_split(tmp_path: Path) -> None:
     assert open_source(tmp_path).classes == ["boat", "car", "train"]
 
 
+def test_splits_by_the_prefixes_of_images(tmp_path: Path) -> None:
+    for folder, names in (
+        ("flat", ("train_1", "train-2", "test_1")),
+        ("classes", ("cat/train_1", "dog/train_1", "cat/Val_2", "dog/val_3")),
+        ("journey", ("train_1", "test_1", "station")),  # what they show
+        ("trains", ("train_1", "train_2")),
+    ):
+        for name in names:
+            _image(tmp_path / folder / f"{name}.png")
+    flat, classes = open_splits(tmp_path / "flat"), open_splits(tmp_path / "classes")
+    assert len(flat.train) == 2 and flat.test is not None and len(flat.test) == 1
+    assert f"{tmp_path / 'flat'}, test" in flat.choice
+    assert classes.train.classes == ["cat", "dog"] and classes.test is not None
+    assert classes.test.labels is not None and classes.test.labels.tolist() == [0, 1]
+    assert [len(open_source(tmp_path / name)) for name in ("journey", "trains")] == [3, 2]
+
+
 def test_splits_by_the_names_of_shards(tmp_path: Path) -> None:
     for name, n in (("set-train-000", 2), ("set-train-001", 3), ("set-validation-000", 4)):
         _shard(tmp_path / "data" / f"{name}.tar", n)

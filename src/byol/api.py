@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from byol import protocols, report
+from byol import console, protocols, report
 from byol.baselines import compare
 from byol.build import build_learner, build_loader, build_monitor, describe
 from byol.config import FREE, Config, check, check_share, to_dict, with_options
@@ -72,7 +72,7 @@ def pretrain(
             "quiet" if quiet else mode,
             overrides,
             processes,
-            _silence if quiet else _say,
+            _silence if quiet else console.say,
         )
 
 
@@ -95,6 +95,8 @@ def _pretrain(
         check(config)
         _check_eval_data(config, splits)
         prepared = prepare(splits, config.train.seed, config.data.hold_out)
+        if config.data.hold_out:  # the rule counts what is trained on
+            config, reasons = resolve(prepared.train, data, recipe, overrides)
         device = pick_device(config.train.device, processes)
         asked = "fp32" if config.network.reference else config.train.precision
         config = with_options(config, {"precision": devices.pick_precision(device, asked)})
@@ -138,10 +140,6 @@ def _finished(config: Config, prepared: Prepared, folder: RunFolder) -> dict[str
     if checkpoint.newest_step(folder.checkpoints) < total or not result.exists():
         return None
     return cast(dict[str, Any], json.loads(result.read_text()))
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def _silence(line: str) -> None:
@@ -215,7 +213,9 @@ def _run(
         say("measuring kNN and linear probes: trained encoder, untrained encoder, raw pixels")
         result |= compare(config, prepared, learner.encoder, untrained, device, say, processes)
     if loader.bad:
-        say(f"{len(loader.bad)} files could not be decoded: see {folder.root / 'bad_files.txt'}")
+        several = "s" * (len(loader.bad) != 1)
+        bad = folder.root / "bad_files.txt"
+        say(f"{len(loader.bad)} file{several} could not be decoded: see {bad}")
     result["seconds"] = round(time.monotonic() - started, 1)
     result["cpu_seconds"] = round(time.process_time() - started_cpu, 1)
     if processes.is_main:
@@ -298,7 +298,7 @@ def evaluate(
     workers: int = 0,
     image_size: int | None = None,
     beside: Sequence[str | Path] | str | Path = (),
-    say: Callable[[str], None] = _say,
+    say: Callable[[str], None] = console.say,
     **options: Any,
 ) -> dict[str, Any]:
     """`byol evaluate PROTOCOL`: measure an encoder; byol.protocols has each protocol's options.
@@ -377,4 +377,5 @@ def show_views(
     batch = next(loader.batches(0, 1))
     report.contact_sheet(make_views(config, batch, torch.device("cpu")), Path(out))
     shown = f"the preset {preset}" if preset else f"the recipe {config.recipe} makes them"
-    return f"{out}: both views of {len(batch.index)} images as {shown}"
+    one = "" if config.data.channels == 3 else f" (channel 1 of {config.data.channels})"
+    return f"{out}: both views of {len(batch.index)} images{one} as {shown}"

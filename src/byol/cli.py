@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from byol import __version__
 from byol.config import GROUPS, options
+from byol.console import say
 from byol.errors import Agreed, Interrupted, Lost, UserError
 from byol.protocols import PROTOCOLS, flags
 from byol.viewspec import PRESETS
@@ -98,10 +99,13 @@ def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
     data_help = "folder, list, tar, Parquet, .npy/.npz (path or URL), or: textures, digits"
     data_help += " (default: textures)"
 
-    def command(name: str, help: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=help, description=help, allow_abbrev=False)
+    def command(name: str, help: str, usage: str | None = None) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, help=help, description=help, usage=usage, allow_abbrev=False
+        )
 
-    pretrain = command("pretrain", "train an encoder on images, and say whether it learned")
+    usage = "byol pretrain [DATA] [options]"
+    pretrain = command("pretrain", "train an encoder on images, and say whether it learned", usage)
     pretrain.add_argument("data", nargs="?", metavar="DATA", help=data_help)
     pretrain.add_argument(
         "--out", default="runs/byol", metavar="DIR", help="run folder (runs/byol)"
@@ -343,18 +347,22 @@ def _recipes(
     from byol import recipes
     from byol.config import to_dict
 
+    def text(key: str) -> str:
+        return " ".join((inspect.getdoc(recipes.RECIPES[key][0]) or "").split())
+
     if name:
         is_fixed = name.startswith("paper")
         number = images or (recipes.IMAGENET_IMAGES if is_fixed else 50_000)
         config, reason = recipes.build(name, number, epochs, batch_size)
-        if reason:
-            print(f"# {reason}")
+        for line in (text(name), *([reason] if reason else [])):
+            say(line, "# ")
         print(yaml.safe_dump(to_dict(config), sort_keys=False), end="")
         return
-    for key, (recipe, _) in recipes.RECIPES.items():
-        print(f"{key}\n    " + " ".join((inspect.getdoc(recipe) or "").split()))
+    for key in recipes.RECIPES:
+        print(key)
+        say(text(key), "    ")
     for size in (400, 4_000, 50_000) if images is None else (images,):
-        print(f"rule: {recipes.build('small-32', size, epochs, batch_size)[1]}")
+        say(f"rule: {recipes.build('small-32', size, epochs, batch_size)[1]}")
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {

@@ -53,7 +53,7 @@ def judge(step: int, deviation: float, rank: float) -> Verdict:
         return Verdict(
             "doubtful",
             f"the projections' deviation is {deviation:.2f}, between {COLLAPSED_BELOW} and "
-            f"{HEALTHY_ABOVE}: wait for the next measurement; if it falls, lower --base-lr or "
+            f"{HEALTHY_ABOVE}: if it falls from one measurement to the next, lower --base-lr or "
             "raise --tau-base",
         )
     if rank < LOW_RANK:

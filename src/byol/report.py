@@ -64,27 +64,24 @@ def curves(run: Path) -> None:
 
     lines = read_metrics(run)
     panels = [
-        ("loss", ["loss"]),
-        ("accuracy in %", ["knn", "probe"]),
-        ("projections", ["projection_deviation", "projection_cosine"]),
+        ("loss", {"loss": ""}),
+        ("accuracy in %", {"knn": "kNN", "probe": "online probe"}),
+        ("projections", {"projection_deviation": "deviation", "projection_cosine": "cosine"}),
     ]
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
     for axis, (title, names) in zip(axes, panels, strict=True):
-        for name in names:
+        for name, label in names.items():
             points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
             if points:
-                axis.plot(
-                    *zip(*points, strict=True),
-                    label="online probe" if name == "probe" else name.replace("_", " "),
-                    marker="." * (len(points) < 30),
-                )
-        axis.set_title(title)
+                marker = "." * (len(points) < 30)
+                axis.plot(*zip(*points, strict=True), label=label, marker=marker)
+        axis.set_title(title, loc="left")
         axis.set_xlabel("step")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
         axis.grid(alpha=0.3)
-        if axis.has_data():
-            axis.legend(frameon=False, loc="upper right" if title == "loss" else "upper left")
-        else:
+        if axis.has_data() and len(names) > 1:  # above the panel, where no line can pass
+            axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2)
+        if not axis.has_data():
             axis.text(0.5, 0.5, "no labels", ha="center", va="center", transform=axis.transAxes)
     figure.savefig(run / "curves.png", dpi=110)
     plt.close(figure)

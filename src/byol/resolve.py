@@ -45,9 +45,10 @@ def resolve(
     if "zero_gamma" not in overrides and not RESNET.fullmatch(config.network.model):
         config = with_options(config, {"zero_gamma": False})  # a recipe's, made for ResNets
     if config.data.channels != 3:
+        several = "s" * (config.data.channels != 1)
         reasons.append(
-            f"images have {config.data.channels} channel(s): saturation, hue and grey need RGB and "
-            "are left out"
+            f"images have {config.data.channels} channel{several}: saturation, hue and grey "
+            "need RGB and are left out"
         )
     if config.optim.batch_size > len(source):
         reasons.append(

@@ -12,6 +12,7 @@ from byol.data.shards import IMAGE_SUFFIXES, ParquetShards, TarShards, tar_shard
 from byol.errors import UserError
 
 _SPLIT_IN_NAME = re.compile(r"(?:^|[-_.])(train|validation|valid|val|test)(?=[-_.\d]|$)")
+_SPLIT_PREFIX = re.compile(r"(train|validation|valid|val|test)[-_.]")
 
 
 class FileSource:
@@ -41,7 +42,8 @@ AnyFiles = FileSource | TarShards | ParquetShards
 
 
 def folder_parts(folder: str) -> dict[str, Callable[[], AnyFiles]]:
-    """Splits by sub-folders, else by the names of shards, else the whole folder (or URL of one)."""
+    """Splits by sub-folders, else by the names of shards or the prefixes of all images' names, else
+    the whole folder (or URL of one)."""
     files = _walk(folder)
     below = sorted({file.parts[0] for file in files if len(file.parts) > 1})
     splits = [name for name in below if name.lower() in SPLITS]
@@ -54,18 +56,29 @@ def folder_parts(folder: str) -> dict[str, Callable[[], AnyFiles]]:
         loose = [file for file in files if len(file.parts) == 1 and _is_image(file)]
         if not loose:  # images beside the splits mean that the sub-folders are something else
             return {SPLITS.get(name.lower(), name): whole(name) for name in below}
-    by_split: dict[str, list[PurePosixPath]] = {}
-    for shard in _shards(files):
-        match = _SPLIT_IN_NAME.search(shard.stem)
-        by_split.setdefault(SPLITS[match[1]] if match else "", []).append(shard)
+    by_split = _by_name(files)
     if set(by_split) - {""}:
         by_split.pop("", None)
 
-        def some(name: str, shards: list[PurePosixPath]) -> Callable[[], AnyFiles]:
-            return lambda: _open_shards(folder, shards, f"{folder}, {name}")
+        def some(name: str, own: list[PurePosixPath]) -> Callable[[], AnyFiles]:
+            return lambda: _open_files(folder, own, f"{folder}, {name}")
 
-        return {name: some(name, shards) for name, shards in by_split.items()}
+        return {name: some(name, own) for name, own in by_split.items()}
     return {"": lambda: _open_files(folder, files)}
+
+
+def _by_name(files: list[PurePosixPath]) -> dict[str, list[PurePosixPath]]:
+    """The shards, or images, of each split that names tell; "" for those whose names tell none.
+
+    Images count only where all begin with a split's name, and with more than one: a train may be
+    what a picture shows.
+    """
+    shards, found = _shards(files), dict[str, list[PurePosixPath]]()
+    rule = _SPLIT_IN_NAME.search if shards else _SPLIT_PREFIX.match
+    for file in shards or _images(files):
+        match = rule(file.stem.lower())
+        found.setdefault(SPLITS[match[1]] if match else "", []).append(file)
+    return found if shards or (len(found) > 1 and "" not in found) else {}
 
 
 def _walk(folder: str) -> list[PurePosixPath]:
@@ -118,15 +131,15 @@ def _open_shards(folder: str, shards: list[PurePosixPath], name: str) -> AnyFile
     return opened([f"{folder}/{shard}" for shard in shards], name)
 
 
-def _open_files(folder: str, files: list[PurePosixPath]) -> AnyFiles:
-    """Shards or images of one folder.
+def _open_files(folder: str, files: list[PurePosixPath], name: str | None = None) -> AnyFiles:
+    """Shards or images of one folder, or of a part of it that has a name of its own.
 
     Its immediate sub-folders are classes where at least two of them hold images and no images lie
     beside them.
     """
     shards = _shards(files)
     if shards:
-        return _open_shards(folder, shards, folder)
+        return _open_shards(folder, shards, name or folder)
     images = _images(files)
     if not images:
         raise UserError(
@@ -136,7 +149,7 @@ def _open_files(folder: str, files: list[PurePosixPath]) -> AnyFiles:
     classes = {file.parts[0] for file in images}
     labelled = len(classes) > 1 and all(len(file.parts) > 1 for file in images)
     labels = [file.parts[0] for file in images] if labelled else None
-    return FileSource([f"{folder}/{file}" for file in images], labels, folder)
+    return FileSource([f"{folder}/{file}" for file in images], labels, name or folder)
 
 
 def path_list(path: str) -> FileSource:

@@ -41,7 +41,7 @@ def prepare(splits: Splits, seed: int, hold_out: bool = False) -> Prepared:
     order = np.random.default_rng(seed).permutation(len(train))
     tenth = max(len(train) // 10, 2)
     queries, rest = Subset(train, np.sort(order[:tenth])), Subset(train, np.sort(order[tenth:]))
-    seen = "is kept away from pretraining" if hold_out else "is pretrained on too"
+    seen = f"is left out, {len(rest):,} are trained on" if hold_out else "is pretrained on too"
     choice = (
         f"{choice.rstrip('.')}; a tenth ({tenth} images) keeps its labels for measuring and {seen}"
     )

@@ -22,7 +22,7 @@ def differences(summary: dict[str, Any], path: Path) -> None:
     methods, rows = list(summary["correlation"]), summary["rows"]
     names = list(dict.fromkeys(row["name"] for row in rows))
     series = [
-        (f"{method}, {who}", method, key, who == "paper")
+        (f"{method}, {who}" if len(methods) > 1 else who, method, key, who == "paper")
         for method in methods
         for who, key in (("ours", "difference"), ("paper", "paper_difference"))
     ]
@@ -45,9 +45,9 @@ def differences(summary: dict[str, Any], path: Path) -> None:
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
     axis.set_ylabel(f"difference to the baseline in points\n(ours: {FIGURES[summary['figure']]})")
-    axis.set_title(summary["table"])
+    axis.set_title(summary["table"], loc="left")
     axis.grid(axis="y", alpha=0.3)
-    axis.legend(frameon=False, loc="lower left")
+    axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=len(series))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -161,7 +161,7 @@ def _unknown(name: str, timm_names: Sequence[str]) -> str:
     import difflib
 
     names = [f"resnet{depth}" for depth in BLOCKS] + ["resnet50-2x", "convnet", *timm_names]
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, dict.fromkeys(names), n=3, cutoff=0.5)
     hint = f"the nearest names are {', '.join(near)}; " if near else ""
     return (
         f"unknown model {name!r}: {hint}ours are resnet18 to resnet200, resnet50-2x (width) and"
