@@ -4,7 +4,8 @@ communication takes, and what benchmarks/scale_model.py predicts from constants 
 Weak: the same images in each process; strong: the same images over all of them. A step is the
 loop's own (views, both networks, DDP, norms over all processes, LARS, target). The communication
 share is what a step with one process's part of the batch takes longer in company than alone, the
-processes being as many in both cases, so that cores that are shared are no communication.
+processes being as many in both cases, so that cores that are shared are no communication. Both take
+turns, and lower quartiles count: a machine with other work makes some steps longer, none shorter.
 
     python benchmarks/scaling.py --processes 1 2 4 --model resnet18 --image-size 64 --images 32
 """
@@ -59,14 +60,29 @@ class Run:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def times(self, steps: int) -> list[float]:
-        """Seconds of each step, after two that are not counted."""
-        found = []
-        for batch in self.loader.batches(0, steps + 2):
+
+def alternating(runs: list[Run], steps: int, here: Processes) -> list[list[float]]:
+    """Seconds of each run's steps, which all processes begin together and which take turns, so that
+    a machine whose speed changes changes it for all; two of each are not counted."""
+    found: list[list[float]] = [[] for _ in runs]
+    for batches in zip(*(run.loader.batches(0, steps + 2) for run in runs), strict=True):
+        for run, batch, times in zip(runs, batches, found, strict=True):
+            here.gather(None)
             began = time.perf_counter()
-            self.step(batch)
-            found.append(time.perf_counter() - began)
-        return found[2:]
+            run.step(batch)
+            times.append(time.perf_counter() - began)
+    return [times[2:] for times in found]
+
+
+def undisturbed(times: list[float]) -> float:
+    """The lower quartile: what else runs on the machine only adds."""
+    return statistics.quantiles(times, n=4)[0]
+
+
+def spread(times: list[float]) -> float:
+    """Deviation of their logarithms, from the quartiles."""
+    low, _, high = statistics.quantiles(map(math.log, times), n=4)
+    return (high - low) / 1.349
 
 
 def scaled(
@@ -75,25 +91,23 @@ def scaled(
     """One line of the table, and on one process the constants of the network."""
     own = options.images // (1 if kind == "weak" else here.world)
     config = with_options(config, {"batch_size": own * here.world})
-    together = Run(config, own, device, here).times(options.steps)
-    here.gather(None)
-    single = Run(config, own, device, ALONE)
-    alone = single.times(options.steps)
-    median = statistics.median(together)
-    slowest = max(here.gather(statistics.median(alone)))
+    runs = [Run(config, own, device, company) for company in (here, ALONE)]
+    together, alone = alternating(runs, options.steps, here)
+    whole = max(here.gather(undisturbed(together)))
+    slowest = max(here.gather(undisturbed(alone)))
     row = {
         "scaling": kind,
         "processes": here.world,
         "images_each": own,
-        "seconds": max(here.gather(median)),
+        "seconds": whole,
         "alone": slowest,
-        "communication": max(0.0, 1 - slowest / median),
+        "communication": max(0.0, 1 - slowest / whole),
     }
     if here.world == 1 and kind == "weak":
-        weights = [w for w in single.learner.parameters() if w.requires_grad]
+        weights = [w for w in runs[1].learner.parameters() if w.requires_grad]
         row["constants"] = {
             "compute": slowest / own,
-            "noise": statistics.stdev(map(math.log, alone)),
+            "noise": spread(alone),
             "gradient_bytes": float(sum(w.numel() * w.element_size() for w in weights)),
         }
     return row

@@ -181,6 +181,21 @@ def scaling(table: dict[str, Any]) -> str:
     )
 
 
+def billion(table: dict[str, Any]) -> str:
+    """A row a size of benchmarks/billion.py."""
+    header = ["images", "index, GB", "start, s", "order, ms a step", "places, ms a step"]
+    header += ["memory, MB", "pages of the index, MB", "pickled, bytes"]
+    keys = ("file_gb", "start_seconds", "order_ms_a_step", "places_ms_a_step")
+    keys += ("own_mb", "mapped_mb", "pickled_bytes")
+    rows = [[f"{r['images']:,}", *(f"{r[key]:g}" for key in keys)] for r in table["rows"]]
+    made = table["making"]
+    return (
+        f"{markdown(header, rows)}\n\nA step is {table['batch']} images. Making an index of shards "
+        f"that are read takes {made['seconds_a_million']:.1f} seconds and {made['bytes']:.0f} MB a "
+        f"million images.\n\n`{table['command']}`\n\n{where(table)}."
+    )
+
+
 def speed(table: dict[str, Any]) -> str:
     """What benchmarks/timing.py published: competitors, and how many times the base's cost."""
     base = table["rows"][table["base"]]["cpu_ms"][1]
@@ -250,6 +265,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "kill": kill,
     "fault": fault,
     "scaling": scaling,
+    "billion": billion,
     "speed/literal": literal,
     "speed/gpu": gpu,
 }

@@ -163,12 +163,15 @@ def test_per_process_norms_are_groups_of_a_process(tmp_path: Path) -> None:
         close(found, alone)
 
 
-def test_two_then_three_then_one_process_are_one_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{}, {"shard_optimizer": True, "accumulation": 2}])
+def test_two_then_three_then_one_process_are_one_run(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
     """SIGTERM reaches one process; all save at that step, and another number goes on."""
-    alone = several(1, train, tmp_path / "one", {})[0]
-    several(2, train, tmp_path / "parts", {}, 6)
-    several(3, train, tmp_path / "parts", {}, 13)
-    found = several(1, train, tmp_path / "parts", {})[0]
+    alone = several(1, train, tmp_path / "one", options)[0]
+    several(2, train, tmp_path / "parts", options, 6)
+    several(3, train, tmp_path / "parts", options, 13)
+    found = several(1, train, tmp_path / "parts", options)[0]
     found["gradients"] = [*alone["gradients"][:14], *found["gradients"]]
     assert len(found["gradients"]) == STEPS
     close(found, alone)

@@ -211,11 +211,26 @@ def test_a_checkpoint_that_one_cannot_read_is_refused_by_all(tmp_path: Path) -> 
     assert sorted((tmp_path / "run" / "checkpoints").iterdir()) == before
 
 
+SLOW_TO_SPEAK = """
+import os, sys, time
+import torch.distributed as dist
+from byol.cli import main
+
+leave = dist.destroy_process_group
+if os.environ["RANK"] == "0":
+    dist.destroy_process_group = lambda: (time.sleep(0.7), leave())
+sys.exit(main())
+"""
+
+
 @pytest.mark.slow
 def test_torchrun_prints_one_sentence_and_every_process_ends(tmp_path: Path) -> None:
+    """Also where the one who speaks is the last to leave: torchrun stops it when another has."""
+    (tmp_path / "slow.py").write_text(SLOW_TO_SPEAK)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += "--nproc-per-node 3 -m byol pretrain digits --batch-size 64 --out".split()
-    done = subprocess.run([*command, str(tmp_path / "run")], capture_output=True, text=True)
+    command += ["--nproc-per-node", "3", str(tmp_path / "slow.py"), "pretrain", "digits"]
+    command += ["--batch-size", "64", "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode != 0
     said = [line for line in done.stderr.splitlines() if line.startswith("byol:")]
     assert len(said) == 1 and "3 processes cannot share" in said[0]

@@ -6,6 +6,7 @@ on the number of images, and all processes of a machine share the pages that the
 """
 
 import json
+import mmap
 import os
 from collections.abc import Iterable
 from functools import cached_property
@@ -77,7 +78,11 @@ class ShardIndex:
     def _bytes(self) -> np.ndarray:
         if self.path is None:
             return np.frombuffer(self._content, np.uint8)
-        return np.memmap(self.path, np.uint8, "r")
+        with open(self.path, "rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if hasattr(mmap, "MADV_RANDOM"):  # not on Windows
+            mapped.madvise(mmap.MADV_RANDOM)  # a page at a time, not those around it
+        return np.frombuffer(mapped, np.uint8)
 
     @cached_property
     def _head(self) -> dict[str, Any]:
