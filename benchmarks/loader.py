@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +54,10 @@ def pace(folder: Path, workers: int, batch: int, size: int, seconds: float) -> f
     batches = loader(folder, workers, batch, size).batches(0, 10**9)
     for _ in range(2 * workers + 1):
         next(batches)
-    began = time.perf_counter()
-    for done in count(1):
+    began, spent, done = time.perf_counter(), 0.0, 0
+    while spent < seconds:
         next(batches)
-        if (spent := time.perf_counter() - began) > seconds:
-            break
+        done, spent = done + 1, time.perf_counter() - began
     batches.close()  # type: ignore[attr-defined]
     return done * batch / spent
 

@@ -32,7 +32,6 @@ NOTHING = ViewSpec(flip=0, jitter=0, grey=0, blur=0, solarize=0)
 EACH = {
     "no operation": {},
     "flip": {"flip": 1},
-    "brightness": {"jitter": 1, "contrast": 0, "saturation": 0, "hue": 0},
     "jitter": {"jitter": 1},
     "grey": {"grey": 1},
     "blur": {"blur": 1},
@@ -103,9 +102,7 @@ def small(rounds: int) -> None:
     show("views-32", title, stages, "whole", rounds)
 
 
-def show(
-    name: str, title: str, stages: dict[str, Competitor], base: str, rounds: int
-) -> None:
+def show(name: str, title: str, stages: dict[str, Competitor], base: str, rounds: int) -> None:
     """Race and publish."""
     found = race(stages, rounds, seconds=0.2)
     publish(name, title, found, per="image", base=base, command="python -m benchmarks.views")

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)
 _TABLE = 2**23  # numbers: resize weights of images up to 53 pixels are looked up
@@ -92,12 +91,11 @@ def adjust_hue(x: Tensor, delta: Tensor, out: Tensor | None = None) -> Tensor:
     """In HSV: hue h in turns becomes (h + delta) mod 1.
 
     Without h: let v, d, m be a pixel's largest, middle and least value, c = v - m, and s the hue's
-    signed distance to red in sixths of a turn. Red as a function of s is the hat
-    m + c clip(2 - |s|, 0, 1), and c |s| = v + d - m - ... = c + (g - m) + (b - m) - (r - m), so that
-    2 c - c |s| = 2 r - d - m. Turned by t sixths, |t| < 1, red is clip(2 r - d - t c sign(s), m, v),
-    where s has the sign of g - b; a ramp clip((g - b) / (1 - |t|), -c, c) does for c sign(s), as it
-    is full wherever the hat has a slope. Green and blue are the same a third of a turn on, and a
-    third of a turn exchanges the channels.
+    signed distance to red in sixths of a turn. Red is the hat m + c clip(2 - |s|, 0, 1) of s, and
+    c |s| = c + (g - m) + (b - m) - (r - m), so that m + 2 c - c |s| = 2 r - d. Turned by t sixths,
+    |t| < 1, red is clip(2 r - d - t c sign(s), m, v), where s has the sign of g - b. The ramp
+    clip((g - b) / (1 - |t|), -c, c) does for c sign(s), as it is full wherever the hat slopes.
+    Green and blue are the same a third of a turn on, and a third of a turn exchanges the channels.
     """
     turn = 6 * delta.double().cpu().numpy()  # (N,)
     if (abs(turn) > 0.75).any():  # where the ramp would be too steep, thirds and twice the rest

@@ -122,7 +122,7 @@ def apply(crops: Tensor, draws: Draws) -> Tensor:
 
 
 def _apply(x: Tensor, draws: Draws) -> Tensor:
-    """apply to images (n, C, S, S) in [0, 1], maybe in place; to (n, 1, S, S) where all are grey."""
+    """apply to (n, C, S, S) in [0, 1], maybe in place; (n, 1, S, S) where all are grey."""
     x = _on(x, draws.flip, lambda x: x.flip(3))
     x = _on(x, draws.flip_vertical, lambda x: x.flip(2))
     x = _on(x, draws.turns > 0, ops.quarter_turns, draws.turns)
