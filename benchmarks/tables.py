@@ -254,6 +254,26 @@ def gpu(table: dict[str, Any]) -> str:
     return f"{markdown(header, rows)}\n\n{kernels}\n\n{how}"
 
 
+def loader(table: dict[str, Any]) -> str:
+    """Images a second by workers, batch and size; waiting; opening a folder of many files."""
+    rows = [[r["workers"], r["batch"], r["size"], f"{r['images']:.0f}"] for r in table["rows"]]
+    shares = [[f"{r['times']:g}", f"{100 * r['waiting']:.1f} %"] for r in table["waiting"]]
+    start = table["opening"]
+    opened = (
+        f"A folder of {start['files']:,} files in 1,000 classes is open after "
+        f"{start['first']:.1f} s the first time and {start['second']:.1f} s the next."
+    )
+    return "\n\n".join(
+        [
+            markdown(["workers", "batch", "pixels", "images/s, both crops"], rows),
+            markdown(["step, in times of what a batch takes", "waiting for data"], shares),
+            opened,
+            f"`{table['command']}`",
+            f"{where(table)}.",
+        ]
+    )
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "cifar": run,
@@ -266,6 +286,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "fault": fault,
     "scaling": scaling,
     "billion": billion,
+    "speed/loader": loader,
     "speed/literal": literal,
     "speed/gpu": gpu,
 }

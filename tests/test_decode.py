@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from byol.data import decode as decode_module
 from byol.data.decode import DecodeError, decode, drop_alpha, read_pixels, to_crop_pixels
 
 
@@ -195,3 +196,25 @@ def test_crop_pixels() -> None:
     assert to_crop_pixels(deep, (100, 500)).dtype == np.float32
     stray = np.array([[[0], [257 * 7], [65535]]], np.uint16)
     assert to_crop_pixels(stray, (0, 255))[0, :, 0].tolist() == [0, 7, 255]
+
+
+def test_a_plain_jpeg_is_told_by_its_header(data_dir: Path) -> None:
+    """The rest goes through Pillow: what EXIF turns, CMYK, what is no JPEG, and what is cut off."""
+    photo = next((data_dir / "photos/train").rglob("*.jpg")).read_bytes()
+    with Image.open(io.BytesIO(photo)) as image:
+        pixels, size = image.convert("RGB"), (image.height, image.width)
+    for mode in ("RGB", "L"):
+        for progressive in (False, True):
+            encoded = _encoded(pixels.convert(mode), "JPEG", progressive=progressive)
+            assert decode_module._plain_jpeg(encoded) == size
+            with Image.open(io.BytesIO(encoded)) as image:
+                expected = np.asarray(image).reshape(*size, -1).astype(int)
+            assert np.abs(decode(encoded).astype(int) - expected).max() <= 1
+    assert decode_module._plain_jpeg(_variant(data_dir, "orient_6.jpg")) is None
+    assert decode_module._plain_jpeg(_variant(data_dir, "cmyk.jpg")) is None
+    assert decode_module._plain_jpeg(_variant(data_dir, "tiny.png")) is None
+    header = encoded[: encoded.index(b"\xff\xda")]
+    for length in range(0, len(header), 7):
+        assert decode_module._plain_jpeg(header[:length]) is None
+    with pytest.raises(DecodeError, match="more than the limit"):
+        decode(encoded, max_pixels=80)

@@ -19,7 +19,7 @@ LEVELS: dict[str, float] = {
     "networks.recompute": 0,
     "networks.heads": 0.1, "networks.norm": 0.1,
     "data.embedded": 0, "data.rawboxes": 0, "data.decode": 0, "data.labels": 0, "data.__init__": 0,
-    "data.remote": 0.5,
+    "data.remote": 0.5, "data.listing": 0.6,
     "engine.__init__": 0, "networks.__init__": 0, "tasks.__init__": 0,
     # 1: views, networks, sources of images
     "views": 1, "gated": 1.1, "objective": 1, "networks.resnet": 0.5, "networks.convnet": 1,

@@ -124,6 +124,24 @@ def test_speed_follows_recent_steps_and_starts_at_the_resume(clock: Clock) -> No
         assert "step 5010/10000 | 10 images/s | 1 h 23 min left" in progress.line()
 
 
+def test_a_run_that_waits_for_data_says_so_once(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(progress: log.Progress, seconds: int, waited: float) -> str:
+        for _ in range(seconds):
+            clock.now += 1.0
+            progress.advance(progress._step + 1, waited)
+        return "\n".join(x for x in capsys.readouterr().out.splitlines() if "--workers" in x)
+
+    with log.Progress(10_000, 10, 0, "plain", "run") as progress:
+        assert run(progress, 55, 0.5) == ""  # it may be a moment
+        assert run(progress, 200, 0.0) == ""
+        assert run(progress, 300, 0.04) == ""
+        sentence = run(progress, 120, 0.2)
+        assert "% of the time is spent waiting for data" in sentence and "\n" not in sentence
+        assert run(progress, 120, 0.0) + run(progress, 120, 0.5) == ""
+
+
 def test_quiet_prints_warnings_alone(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:
     with log.Progress(10, 1, 0, "quiet", "run") as progress:
         clock.now += 20

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from byol.data import listing
 from byol.data.labels import align, as_labels
 from byol.data.source import Subset, open_source, open_splits, write_index
 from byol.errors import UserError
@@ -291,3 +293,42 @@ def test_parquet_without_images(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1], "b": ["x"]}), tmp_path / "t.parquet")
     with pytest.raises(UserError, match="has the columns a, b; none holds encoded images"):
         open_source(tmp_path / "t.parquet")
+
+
+def test_the_list_of_a_large_folder_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(listing, "_MANY", 4)
+    monkeypatch.setattr(listing, "_SETTLED", -1)  # no waiting for the clock
+    root = tmp_path / "set"
+    names = ["b/2.png", "b/10.png", "a/1.png", "a/c/.hidden.png", "a/c/3.png", "z.png", ".d/4.png"]
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    (root / "b" / "up").symlink_to(root)
+    found = ["a/1.png", "a/c/3.png", "b/10.png", "b/2.png", "z.png"]
+    assert listing.files_below(str(root)) == found
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", None)  # nothing is read again
+        assert listing.files_below(str(root)) == found
+    (root / "a" / "c" / "3.png").rename(root / "a" / "c" / "4.png")
+    assert listing.files_below(str(root)) == [name.replace("3.png", "4.png") for name in found]
+    (kept,) = (tmp_path / "cache" / "byol" / "listings").iterdir()
+    kept.write_text("{damaged")
+    assert len(listing.files_below(str(root))) == 5
+
+
+def test_a_folder_that_changes_while_it_is_listed_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time of modification may not tell what came before from what came after."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(listing, "_MANY", 0)
+    root = tmp_path / "set"
+    root.mkdir()
+    stat = root.stat()
+    assert listing.files_below(str(root)) == []
+    (root / "1.png").touch()
+    os.utime(root, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert listing.files_below(str(root)) == ["1.png"]

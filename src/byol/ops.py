@@ -4,6 +4,7 @@ clips.
 
 x is (N, C, H, W) in [0, 1], of any floating dtype; the colour operations need C = 3, brightness,
 contrast and the geometric ones take any C. Parameters are (N,). Values outside [0, 1] stay finite.
+Those with `out` write into it, which may be x.
 """
 
 from functools import lru_cache
@@ -24,16 +25,16 @@ def _per_image(parameter: Tensor, x: Tensor, axes: int = 4) -> Tensor | float:
     return parameter.to(x).reshape(-1, *(1,) * (axes - 1))
 
 
-def adjust_brightness(x: Tensor, delta: Tensor) -> Tensor:
+def adjust_brightness(x: Tensor, delta: Tensor, out: Tensor | None = None) -> Tensor:
     """x + delta: additive, unlike torchvision's."""
-    return x + _per_image(delta, x)
+    return torch.add(x, _per_image(delta, x), out=out)
 
 
-def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
+def adjust_contrast(x: Tensor, factor: Tensor, out: Tensor | None = None) -> Tensor:
     """(x - m) factor + m, where m is the mean of *each channel*, unlike torchvision's."""
-    factor = _per_image(factor, x)
-    rest = x.mean((2, 3), keepdim=True) * (1 - factor)  # (N, C, 1, 1)
-    return (x * factor).add_(rest)
+    by = _per_image(factor, x)
+    rest = x.mean((2, 3), keepdim=True) * (1 - by)  # (N, C, 1, 1)
+    return torch.mul(x, by, out=out).add_(rest)
 
 
 def rgb_to_hsv(x: Tensor) -> Tensor:
@@ -67,7 +68,7 @@ def hsv_to_rgb(x: Tensor) -> Tensor:
     return least[:, None] + chroma[:, None] * torch.stack((red, green, blue), 1)
 
 
-def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
+def adjust_saturation(x: Tensor, factor: Tensor, out: Tensor | None = None) -> Tensor:
     """In HSV: saturation s becomes clip(s factor, 0, 1), hue and value stay; factor >= 0.
 
     At constant hue and value each channel's distance to the value scales with s, by the factor but
@@ -83,52 +84,49 @@ def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
         span.add_(torch.finfo(x.dtype).tiny)  # of greys: any scale does
         most = torch.div(value, span, out=span).clamp_min_(0)
         scale = most[:, None].clamp_max_(scale)  # type: ignore[arg-type]  # (N, 1, H, W)
-    return torch.lerp(value[:, None], x, scale)
+    return torch.lerp(value[:, None].expand_as(x), x, scale, out=out)
 
 
-def adjust_hue(x: Tensor, delta: Tensor) -> Tensor:
+def adjust_hue(x: Tensor, delta: Tensor, out: Tensor | None = None) -> Tensor:
     """In HSV: hue h in turns becomes (h + delta) mod 1.
 
     Without h: let v, d, m be a pixel's largest, middle and least value, c = v - m, and s the hue's
-    signed distance to red in sixths of a turn. Red as a function of s is the hat
-    m + c clip(2 - |s|, 0, 1), and c |s| = v + d - m - ... = c + (g - m) + (b - m) - (r - m), so that
-    2 c - c |s| = 2 r - d - m. Turned by t sixths, |t| < 1, red is clip(2 r - d - t c sign(s), m, v),
-    where s has the sign of g - b; a ramp clip((g - b) / (1 - |t|), -c, c) does for c sign(s), as it
-    is full wherever the hat has a slope. Green and blue are the same a third of a turn on, and a
-    third of a turn exchanges the channels.
+    signed distance to red in sixths of a turn. Red is the hat m + c clip(2 - |s|, 0, 1) of s, and
+    c |s| = c + (g - m) + (b - m) - (r - m), so that m + 2 c - c |s| = 2 r - d. Turned by t sixths,
+    |t| < 1, red is clip(2 r - d - t c sign(s), m, v), where s has the sign of g - b. The ramp
+    clip((g - b) / (1 - |t|), -c, c) does for c sign(s), as it is full wherever the hat slopes.
+    Green and blue are the same a third of a turn on, and a third of a turn exchanges the channels.
     """
-    sixths = 6 * delta.double().cpu().numpy() % 6  # (N,)
-    thirds = np.rint(sixths / 2)
-    turn = sixths - 2 * thirds  # -1 to 1
-    for k in (1, 2):
-        if (moved := thirds % 3 == k).any():
-            at = torch.from_numpy(moved.nonzero()[0]).to(x.device)
+    turn = 6 * delta.double().cpu().numpy()  # (N,)
+    if (abs(turn) > 0.75).any():  # where the ramp would be too steep, thirds and twice the rest
+        thirds = np.rint(turn / 2)
+        for k in (1, 2):
+            at = torch.from_numpy((thirds % 3 == k).nonzero()[0]).to(x.device)
             x = x.index_copy(0, at, x[at].roll(k, 1))
-    if (abs(turn) > 0.75).any():  # in two steps, before the ramp becomes too steep
-        half = torch.from_numpy(turn / 12)
-        return adjust_hue(adjust_hue(x, half), half)
-    return _turn_hue(x, turn)
+        turn = turn / 2 - thirds
+        x = _turn_hue(x, turn, torch.empty_like(x))
+    return _turn_hue(x, turn, torch.empty_like(x) if out is None else out)
 
 
-def _turn_hue(x: Tensor, turn: np.ndarray) -> Tensor:
+def _turn_hue(x: Tensor, turn: np.ndarray, out: Tensor) -> Tensor:
     """adjust_hue by -1 < turn < 1 sixths, (N,)."""
     flat = 1 - abs(turn)
     steep, slope = (_per_image(torch.from_numpy(p), x, 3) for p in (flat, -turn / flat))
-    out = torch.empty_like(x)
-    planes = torch.empty((5, *x[:, 0].shape), dtype=x.dtype, device=x.device)
-    low, high, middle, fewest, ramp = planes.unbind()  # (N, H, W) each
-    channels = r, g, b = x.unbind(1)
+    channels = r, g, b = x.unbind(1)  # (N, H, W) each
+    planes = torch.empty((8, *r.shape), dtype=x.dtype, device=x.device)
+    low, high, middle, fewest, most, *ramps = planes.unbind()
     torch.minimum(r, g, out=low)
     torch.maximum(r, g, out=high)
     torch.clamp(b, low, high, out=middle).neg_()
     least = torch.minimum(low, b, out=low)
     value = torch.maximum(high, b, out=high)
     torch.sub(least, value, out=fewest).mul_(steep)
-    most = fewest.neg()
-    for k, channel in enumerate(channels):
+    torch.neg(fewest, out=most)
+    for k, ramp in enumerate(ramps):  # before a channel is written to
         torch.sub(channels[(k + 1) % 3], channels[(k + 2) % 3], out=ramp)
         torch.clamp(ramp, fewest, most, out=ramp)
-        turned = torch.add(middle, channel, alpha=2, out=out[:, k])
+    for channel, ramp, turned in zip(channels, ramps, out.unbind(1), strict=True):
+        torch.add(middle, channel, alpha=2, out=turned)
         if isinstance(slope, float):
             turned.add_(ramp, alpha=slope)
         else:

@@ -17,10 +17,10 @@ from byol.viewspec import ViewSpec
 
 _STREAMS = (3, 4)  # streams of random numbers for the draws of view 1 and view 2
 _COLOUR_OPS = (  # the last two stay within [0, 1] by themselves
-    lambda x, delta: ops.adjust_brightness(x, delta).clamp_(0, 1),
-    lambda x, factor: ops.adjust_contrast(x, factor).clamp_(0, 1),
-    ops.adjust_saturation,
-    ops.adjust_hue,
+    lambda x, delta: ops.adjust_brightness(x, delta, out=x).clamp_(0, 1),
+    lambda x, factor: ops.adjust_contrast(x, factor, out=x).clamp_(0, 1),
+    lambda x, factor: ops.adjust_saturation(x, factor, out=x),
+    lambda x, delta: ops.adjust_hue(x, delta, out=x),
 )
 _PIXELS = 2**18  # of the images that are worked on together on a CPU
 _ALONE = 16  # so few images are not worth the copies that grouping them takes
@@ -89,10 +89,10 @@ def jitter_colours(x: Tensor, params: np.ndarray, order: np.ndarray) -> Tensor:
     are grouped by the operation whose turn it is, so each operation sees only its images. Where C
     is not 3, saturation and hue have no meaning and are left out.
     """
-    kinds = _COLOUR_OPS if x.shape[1] == 3 else _COLOUR_OPS[:2]
-    for turn in range(4):
-        for k, operation in enumerate(kinds):
-            x = _on(x, order[:, turn] == k, operation, params[:, k])
+    kinds = range(4 if x.shape[1] == 3 else 2)
+    for turn in order.T:
+        for k in set(turn.tolist()).intersection(kinds):
+            x = _on(x, turn == k, _COLOUR_OPS[k], params[:, k])
     return x
 
 
@@ -122,7 +122,7 @@ def apply(crops: Tensor, draws: Draws) -> Tensor:
 
 
 def _apply(x: Tensor, draws: Draws) -> Tensor:
-    """apply to images (n, C, S, S) in [0, 1], maybe in place; to (n, 1, S, S) where all are grey."""
+    """apply to (n, C, S, S) in [0, 1], maybe in place; (n, 1, S, S) where all are grey."""
     x = _on(x, draws.flip, lambda x: x.flip(3))
     x = _on(x, draws.flip_vertical, lambda x: x.flip(2))
     x = _on(x, draws.turns > 0, ops.quarter_turns, draws.turns)

@@ -5,6 +5,7 @@ depth or channel count through tifffile, everything else through Pillow.
 """
 
 import io
+import struct
 import warnings
 from typing import Any, NamedTuple
 
@@ -101,6 +102,9 @@ def _read_encoded(encoded: bytes, max_pixels: int) -> Pixels:
         tiff = _tiff(encoded, max_pixels)
         if tiff is not None:
             return tiff
+    if size := _plain_jpeg(encoded):
+        _limit(*size, max_pixels)
+        return Pixels(_torchvision(encoded, deep=False))
     known = [name for magic, name in _MAGIC.items() if encoded.startswith(magic)]
     with Image.open(io.BytesIO(encoded), formats=known or None) as image:
         _limit(image.height, image.width, max_pixels)
@@ -110,6 +114,25 @@ def _read_encoded(encoded: bytes, max_pixels: int) -> Pixels:
             alpha = deep and array.shape[2] in (2, 4)
             return Pixels(_upright(array, _orientation(image)), alpha)
         return _pil_pixels(image)
+
+
+def _plain_jpeg(encoded: bytes) -> tuple[int, int] | None:
+    """Height and width of a JPEG in grey or three colours that says nothing of an orientation,
+    from its header; None for everything else, which Pillow looks into."""
+    place, size = 2, None
+    while encoded[:2] == b"\xff\xd8" and place + 9 < len(encoded) and encoded[place] == 0xFF:
+        kind = encoded[place + 1]
+        if kind == 0xDA:  # the pixels begin
+            return size
+        if kind == 0xE1:  # EXIF, maybe
+            return None
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # a frame
+            if encoded[place + 9] not in (1, 3):
+                return None
+            height, width = struct.unpack_from(">HH", encoded, place + 5)
+            size = height, width
+        place += 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
+    return None
 
 
 def _torchvision(encoded: bytes, deep: bool) -> np.ndarray:

@@ -26,7 +26,7 @@ from byol.data.source import Source
 from byol.errors import UserError
 
 _running: WeakSet[Any] = WeakSet()  # iterators of data loaders that have workers
-_TOGETHER = 2**23  # numbers in decoded images, up to which their crops are drawn in one call
+_TOGETHER = 2**24  # numbers in decoded images, up to which their crops are drawn in one call
 _SMALL = 64  # pixels; images up to here are evaluated whole, without the 224 / 256 centre crop
 
 

@@ -1,13 +1,13 @@
 """Images in files: folders of them, flat, nested or by class, and text files of paths."""
 
-import os
+import posixpath
 import re
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 from byol.data import remote
 from byol.data.labels import SPLITS, as_labels
+from byol.data.listing import files_below, visible
 from byol.data.shards import IMAGE_SUFFIXES, ParquetShards, TarShards, tar_shards
 from byol.errors import UserError
 
@@ -44,94 +44,71 @@ AnyFiles = FileSource | TarShards | ParquetShards
 def folder_parts(folder: str) -> dict[str, Callable[[], AnyFiles]]:
     """Splits by sub-folders, else by the names of shards or the prefixes of all images' names, else
     the whole folder (or URL of one)."""
-    files = _walk(folder)
-    below = sorted({file.parts[0] for file in files if len(file.parts) > 1})
+    files = _files(folder)
+    below = sorted({file.partition("/")[0] for file in files if "/" in file})
     splits = [name for name in below if name.lower() in SPLITS]
     if splits and (len(splits) > 1 or len(splits) == len(below)):
 
         def whole(name: str) -> Callable[[], AnyFiles]:
-            own = [file.relative_to(name) for file in files if file.parts[0] == name]
+            own = [file[len(name) + 1 :] for file in files if file.startswith(f"{name}/")]
             return lambda: _open_files(f"{folder}/{name}", own)
 
-        loose = [file for file in files if len(file.parts) == 1 and _is_image(file)]
+        loose = _ending([file for file in files if "/" not in file], IMAGE_SUFFIXES)
         if not loose:  # images beside the splits mean that the sub-folders are something else
             return {SPLITS.get(name.lower(), name): whole(name) for name in below}
     by_split = _by_name(files)
     if set(by_split) - {""}:
         by_split.pop("", None)
 
-        def some(name: str, own: list[PurePosixPath]) -> Callable[[], AnyFiles]:
+        def some(name: str, own: list[str]) -> Callable[[], AnyFiles]:
             return lambda: _open_files(folder, own, f"{folder}, {name}")
 
         return {name: some(name, own) for name, own in by_split.items()}
     return {"": lambda: _open_files(folder, files)}
 
 
-def _by_name(files: list[PurePosixPath]) -> dict[str, list[PurePosixPath]]:
+def _by_name(files: list[str]) -> dict[str, list[str]]:
     """The shards, or images, of each split that names tell; "" for those whose names tell none.
 
     Images count only where all begin with a split's name, and with more than one: a train may be
     what a picture shows.
     """
-    shards, found = _shards(files), dict[str, list[PurePosixPath]]()
+    shards, found = _shards(files), dict[str, list[str]]()
     rule = _SPLIT_IN_NAME.search if shards else _SPLIT_PREFIX.match
     for file in shards or _images(files):
-        match = rule(file.stem.lower())
+        match = rule(posixpath.splitext(posixpath.basename(file))[0].lower())
         found.setdefault(SPLITS[match[1]] if match else "", []).append(file)
     return found if shards or (len(found) > 1 and "" not in found) else {}
 
 
-def _walk(folder: str) -> list[PurePosixPath]:
+def _files(folder: str) -> list[str]:
     """All visible files below a folder, in an order that is the same on every machine."""
-    found = remote.listing(folder) if remote.is_url(folder) else _local(folder)
-    files = [PurePosixPath(name) for name in found]
-    return sorted((file for file in files if _visible(file)), key=lambda file: file.parts)
+    if remote.is_url(folder):
+        return sorted(filter(visible, remote.listing(folder)), key=lambda file: file.split("/"))
+    return files_below(folder)
 
 
-def _visible(file: PurePosixPath) -> bool:
-    return not any(part.startswith(".") or part == "__MACOSX" for part in file.parts)
+def _ending(files: list[str], suffixes: str | tuple[str, ...]) -> list[str]:
+    return [file for file in files if file.lower().endswith(suffixes)]
 
 
-def _local(folder: str) -> list[str]:
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
-
-    files, seen = [], set()
-    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:  # a link back up
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if _visible(PurePosixPath(name))]
-        files += [Path(parent, name).relative_to(folder).as_posix() for name in names]
-    return files
-
-
-def _shards(files: list[PurePosixPath]) -> list[PurePosixPath]:
+def _shards(files: list[str]) -> list[str]:
     """The shards among the files: of one kind, and only where they outnumber image files."""
-    parquet = [file for file in files if file.suffix.lower() == ".parquet"]
-    tar = [file for file in files if file.suffix.lower() == ".tar"]
-    shards = max(parquet, tar, key=len)
-    return shards if len(shards) >= max(1, len(_images(files))) else []
+    shards = max(_ending(files, ".parquet"), _ending(files, ".tar"), key=len)
+    return shards if shards and len(shards) >= len(_images(files)) else []
 
 
-def _is_image(file: PurePosixPath) -> bool:
-    return file.suffix.lower() in IMAGE_SUFFIXES
-
-
-def _images(files: list[PurePosixPath]) -> list[PurePosixPath]:
+def _images(files: list[str]) -> list[str]:
     """Image files, or .npy files (one image each) where there are none."""
-    images = [file for file in files if _is_image(file)]
-    return images or [file for file in files if file.suffix.lower() == ".npy"]
+    return _ending(files, IMAGE_SUFFIXES) or _ending(files, ".npy")
 
 
-def _open_shards(folder: str, shards: list[PurePosixPath], name: str) -> AnyFiles:
-    opened = tar_shards if shards[0].suffix.lower() == ".tar" else ParquetShards
+def _open_shards(folder: str, shards: list[str], name: str) -> AnyFiles:
+    opened = tar_shards if shards[0].lower().endswith(".tar") else ParquetShards
     return opened([f"{folder}/{shard}" for shard in shards], name)
 
 
-def _open_files(folder: str, files: list[PurePosixPath], name: str | None = None) -> AnyFiles:
+def _open_files(folder: str, files: list[str], name: str | None = None) -> AnyFiles:
     """Shards or images of one folder, or of a part of it that has a name of its own.
 
     Its immediate sub-folders are classes where at least two of them hold images and no images lie
@@ -146,9 +123,9 @@ def _open_files(folder: str, files: list[PurePosixPath], name: str | None = None
             f"{folder} holds no images; files that end in {', '.join(IMAGE_SUFFIXES)} or .npy, or "
             ".tar and .parquet shards, are looked for in it and its sub-folders"
         )
-    classes = {file.parts[0] for file in images}
-    labelled = len(classes) > 1 and all(len(file.parts) > 1 for file in images)
-    labels = [file.parts[0] for file in images] if labelled else None
+    tops = [file.partition("/")[0] for file in images]
+    labelled = len(set(tops)) > 1 and all("/" in file for file in images)
+    labels = tops if labelled else None
     return FileSource([f"{folder}/{file}" for file in images], labels, name or folder)
 
 

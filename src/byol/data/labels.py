@@ -26,10 +26,13 @@ def as_labels(
     if array is not None and array.ndim != 1:
         return None, None
     given = list(values) if array is None else array.tolist()
-    whole = [_whole(value) for value in given]
-    if all(number is not None for number in whole):
-        return _numbers(np.array(whole, np.int64), classes)
-    if any(not isinstance(value, (str, int)) and value is not None for value in given):
+    try:
+        whole = {value: _whole(value) for value in set(given)}  # far fewer than labels
+    except TypeError:  # not hashable, such as a list of several labels
+        return None, None
+    if all(number is not None for number in whole.values()):
+        return _numbers(np.array([whole[value] for value in given], np.int64), classes)
+    if any(not isinstance(value, (str, int)) and value is not None for value in whole):
         return None, None
     words = ["" if value is None else str(value) for value in given]
     names = sorted(set(words) - {""})

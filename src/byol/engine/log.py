@@ -25,6 +25,7 @@ Number: TypeAlias = float | int | str | bool | None
 Mode: TypeAlias = Literal["auto", "plain", "quiet"]
 
 SECONDS_BETWEEN_LINES = 10.0
+_HUNGRY, _HUNGRY_SECONDS = 0.05, 60.0  # a larger share of waiting for so long is worth a sentence
 
 
 class Log:
@@ -202,7 +203,7 @@ class Progress:
             self._live = Live(console=self._console, get_renderable=self._bar)
 
     def __enter__(self) -> "Progress":
-        self._last = self._last_line = time.monotonic()
+        self._last = self._last_line = self._fed = time.monotonic()
         self._printed_step = self._step
         if self._live:
             self._live.start()
@@ -229,6 +230,15 @@ class Progress:
             recent.add(step - self._step, now - self._last, waited_seconds)
         self._step, self._last, self._advances = step, now, self._advances + 1
         self._fields.update(fields)
+        if self._speed.waiting() <= _HUNGRY:
+            self._fed = max(self._fed, now)  # infinite once it was said
+        elif now - self._fed > _HUNGRY_SECONDS:
+            self._fed = math.inf
+            self.say(
+                f"{self._speed.waiting():.0%} of the time is spent waiting for data: give more "
+                "--workers where cores are idle, or smaller image files; a set of images of one "
+                "size that fits in memory is decoded only once"
+            )
         if not self._live and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._print_line()
 
