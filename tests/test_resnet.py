@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from byol.networks.encoder import count_parameters
+from byol.networks.encoder import build_encoder, count_parameters
 from byol.networks.heads import mlp
 from byol.networks.norm import DebiasedBatchNorm
 from byol.networks.resnet import Bottleneck, ResNet, SameConv2d, resnet
@@ -246,6 +246,16 @@ def test_zero_gamma_makes_each_block_its_shortcut(depth: int) -> None:
     block = network.layer1[1]
     x = torch.rand(2, 256 if isinstance(block, Bottleneck) else 64, 8, 8)
     torch.testing.assert_close(block(x), x)
+
+
+@pytest.mark.parametrize("asked", ["identity", "true", True, "false", False])
+def test_zero_gamma_of_identity_shortcuts_alone(asked: Any) -> None:
+    network = build_encoder("resnet18", zero_gamma=asked)
+    zero = {name for name, p in network.named_parameters() if not p.any() and "weight" in name}
+    of_all = {f"layer{group}.{block}.bn2.weight" for group in (1, 2, 3, 4) for block in (0, 1)}
+    convolved = {f"layer{group}.0.bn2.weight" for group in (2, 3, 4)}
+    expected = {"identity": of_all - convolved, "true": of_all, "false": set()}
+    assert zero == expected[str(asked).lower()]
 
 
 @pytest.mark.parametrize("side", [1, 2, 7, 8, 9, 14])

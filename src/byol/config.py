@@ -78,8 +78,10 @@ class NetworkConfig:
     norm_over: Literal["all", "process"] = option(
         "all", "whose images pass at once for batch norm: all processes', or each one's own"
     )
-    zero_gamma: bool = option(
-        False, "start residual branches at 0 (released code) instead of 1 (the paper's results)"
+    zero_gamma: Literal["false", "true", "identity"] = option(
+        "false",
+        "start residual branches at 0 (true: released code) instead of 1 (the paper's results), or "
+        "those alone whose shortcut is the identity (one of stride 2 sees one pixel in four)",
     )
     zero_unseen: bool = option(
         False, "start weights at 0 that no pixel reaches as images are small (LARS counts them)"
@@ -256,6 +258,7 @@ def parse(name: str, value: Any, kind: Any) -> Any:
                 return None
             return parse(name, value, arguments[0])
         if origin is Literal:
+            value = str(value).lower() if isinstance(value, bool) else value
             if value not in arguments:
                 raise ValueError
             return value

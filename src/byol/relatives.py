@@ -43,7 +43,7 @@ def simsiam(optim: OptimConfig, images: int) -> Config:
         view2=view,
         data=DataConfig(image_size=224),
         network=NetworkConfig(
-            zero_gamma=True,
+            zero_gamma="true",
             hidden_size=2048,
             projection_size=2048,
             projector_depth=3,
@@ -76,7 +76,7 @@ def mocov3(optim: OptimConfig, images: int) -> Config:
         view2=replace(T_PRIME, crop_area_min=0.2),
         data=DataConfig(image_size=224),
         network=NetworkConfig(
-            zero_gamma=True, projector_output_norm=True, independent_target=False
+            zero_gamma="true", projector_output_norm=True, independent_target=False
         ),
         objective=ObjectiveConfig(beta=1.0, alpha=1.0),
         optim=OptimConfig(

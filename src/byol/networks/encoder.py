@@ -6,7 +6,7 @@ Names of the paper's ResNets and of the ConvNet are ours, every other one is tim
 import copy
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from byol.errors import UserError
 from byol.networks.convnet import ConvNet, init_official_
 from byol.networks.norm import norm_layer
-from byol.networks.resnet import BLOCKS, resnet
+from byol.networks.resnet import BLOCKS, ZeroGamma, resnet
 
 RESNET = re.compile(r"resnet(18|34|50|101|152|200)(?:-([1-9])x)?")
 CONVNET = re.compile(r"convnet(?:-([1-9]\d*))?")
@@ -29,7 +29,7 @@ def build_encoder(
     in_chans: int = 3,
     stem: str = "large",
     reference: bool = False,
-    zero_gamma: bool = False,
+    zero_gamma: ZeroGamma | Literal["false", "true"] = False,
     image_size: int | None = None,
     norm: str = "batch",
     norm_images: int | None = None,
@@ -45,19 +45,21 @@ def build_encoder(
     `reference` makes ours the official network: SAME padding, bias-corrected norm averages,
     projection shortcut in group 0, truncated normal initialisation. A timm model takes the
     initialisation alone. `zero_gamma` starts the last norm of each residual block of our ResNets
-    at 0; in reference mode in bottlenecks only, as the official code. timm's own ResNets
+    at 0 ("identity": of those whose shortcut is the identity); in reference mode in bottlenecks
+    only, as the official code. timm's own ResNets
     start it at 0 by themselves.
 
     Raises UserError for unknown names and for what a model cannot do.
     """
-    _check(model, in_chans, stem, reference, zero_gamma, norm, norm_images)
+    starts: ZeroGamma = "identity" if zero_gamma == "identity" else zero_gamma in (True, "true")
+    _check(model, in_chans, stem, reference, starts, norm, norm_images)
     padding = "same" if reference else "torch"
     layer = norm_layer(norm, True, reference, norm_images)
     standardised = norm == "group-ws"
     module: nn.Module
     if found := RESNET.fullmatch(model):
         depth, width = int(found[1]), int(found[2] or 1)
-        gamma = zero_gamma and (depth >= 50 or not reference)
+        gamma = starts if depth >= 50 or not reference else False
         module = resnet(
             depth, width, in_chans, stem, padding, layer, reference, gamma, standardised
         )
@@ -77,7 +79,7 @@ def _check(
     in_chans: int,
     stem: str,
     reference: bool,
-    zero_gamma: bool,
+    zero_gamma: ZeroGamma,
     norm: str,
     norm_images: int | None,
 ) -> None:

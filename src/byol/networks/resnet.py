@@ -7,6 +7,7 @@ Parameters carry torchvision's names. The defaults are torchvision's network; `p
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ BLOCKS = {  # blocks per group
 
 Norm = Callable[[int], nn.Module]  # channels to layer
 Conv = Callable[..., nn.Conv2d]
+ZeroGamma = bool | Literal["identity"]
 
 
 class SameConv2d(nn.Conv2d):
@@ -109,7 +111,8 @@ class ResNet(nn.Module):
     pooling, for images of about 32 pixels; "small-pad2" pads it by 2, as solo-learn does.
     `group0_projection` gives the first block of group 0 a projection shortcut even where its
     channels do not change. `zero_gamma` starts the last norm of every block at scale 0, so that
-    each block begins as its shortcut. `standardised` weights are those of every convolution.
+    each block begins as its shortcut; "identity" leaves out those whose shortcut is a
+    convolution, as one of stride 2 sees one pixel in four. `standardised` weights are those of every convolution.
     """
 
     def __init__(
@@ -124,7 +127,7 @@ class ResNet(nn.Module):
         padding: str = "torch",
         norm: Norm = nn.BatchNorm2d,
         group0_projection: bool = False,
-        zero_gamma: bool = False,
+        zero_gamma: ZeroGamma = False,
         standardised: bool = False,
     ) -> None:
         super().__init__()
@@ -148,12 +151,14 @@ class ResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = (group(index) for index in range(4))
         self._initialise(zero_gamma)
 
-    def _initialise(self, zero_gamma: bool) -> None:
+    def _initialise(self, zero_gamma: ZeroGamma) -> None:
         """As torchvision: He's normal by fan-out; norms keep scale 1 and offset 0."""
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             elif zero_gamma and isinstance(layer, BasicBlock | Bottleneck):
+                if zero_gamma == "identity" and layer.downsample is not None:
+                    continue
                 last = layer.bn3 if isinstance(layer, Bottleneck) else layer.bn2
                 nn.init.zeros_(last.get_parameter("weight"))
 
@@ -186,7 +191,7 @@ def resnet(
     padding: str = "torch",
     norm: Norm = nn.BatchNorm2d,
     group0_projection: bool = False,
-    zero_gamma: bool = False,
+    zero_gamma: ZeroGamma = False,
     standardised: bool = False,
 ) -> ResNet:
     """ResNet-18, 34 (basic blocks), 50, 101, 152 or 200 (bottlenecks), all channels times width.
