@@ -112,7 +112,8 @@ class ResNet(nn.Module):
     `group0_projection` gives the first block of group 0 a projection shortcut even where its
     channels do not change. `zero_gamma` starts the last norm of every block at scale 0, so that
     each block begins as its shortcut; "identity" leaves out those whose shortcut is a
-    convolution, as one of stride 2 sees one pixel in four. `standardised` weights are those of every convolution.
+    convolution, as one of stride 2 sees one pixel in four. `standardised`
+    weights are those of every convolution.
     """
 
     def __init__(
