@@ -37,8 +37,8 @@ from byol.networks.external import save_encoder
 from byol.networks.foreign import open_encoder
 from byol.networks.norm import initialise_affine_
 from byol.resolve import resolve
-from byol.tasks import features as extraction
 from byol.tasks import beside as others
+from byol.tasks import features as extraction
 from byol.tasks import serving
 from byol.tasks.subject import open_subject
 
