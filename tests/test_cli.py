@@ -111,6 +111,7 @@ def test_wrong_input_is_answered_with_one_sentence(
     assert "no image" in refused(capsys, "pretrain", tmp_path / "empty", *out)
     refused(capsys, "pretrain", tmp_path / "notes.doc", *out)
     assert "--epochs" in refused(capsys, "pretrain", data, "--epoch", "3")
+    assert "--figure" not in refused(capsys, "pretrain", data, "--config", "x")  # ablate has it
     assert "resnet50" in refused(capsys, "pretrain", data, *out, "--model", "resnet5")
     assert "lars" in refused(
         capsys, "pretrain", data, *out, "--optimizer", "adamw", "--base-lr", "4"

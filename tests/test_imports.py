@@ -1,6 +1,7 @@
 """The levels of the package: a file imports from lower levels only, and no file is unplaced."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,14 @@ def test_help_is_quick_as_torch_is_not_imported(name: str) -> None:
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         heavy = ("torch", "timm", "torchvision", "sklearn", "matplotlib", "pyarrow")
         assert not [found for found in names if found.split(".")[0] in heavy]
+
+
+def test_the_walk_of_one_batch_names_what_there_is() -> None:
+    text = (ROOT.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    stops = re.findall(r"`([\w/]+)\.py(?:: ([\w.]+))?`", text)
+    assert len(stops) > 15
+    for file, name in stops:
+        path = ROOT / f"{file}.py"
+        assert path.is_file() or (ROOT.parents[1] / f"{file}.py").is_file(), file
+        for part in name.split(".") if name else ():
+            assert re.search(rf"(?:def|class) {part}\b", path.read_text()), f"{file}.py: {part}"

@@ -258,6 +258,11 @@ def _write(path: Path, content: bytes) -> Path:
     return path
 
 
+def _objects(path: Path) -> Path:
+    np.save(path, np.array([{}, 1], dtype=object))
+    return path
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
@@ -272,7 +277,9 @@ def _write(path: Path, content: bytes) -> Path:
         (lambda p: _write(p / "a.txt", b"gone.png\n"), "names 'gone.png', and .* is not a file"),
         (lambda p: _write(p / "a.txt", b"\xff\xfe\x00"), "UTF-8"),
         (lambda p: _shard(p / "a.tar", 0), "holds no images"),
+        (lambda p: _objects(p / "a.npy"), "of Python objects; save numbers with numpy.save"),
         (lambda p: np.zeros((5, 3, 99, 99)), "channel-first"),
+        (lambda p: np.zeros((5, 1, 8, 8)), "channel-first"),
         (lambda p: np.zeros((5, 5)), r"images are expected as numbers of shape \(N, H, W\)"),
         (lambda p: np.zeros((0, 5, 5)), "holds no images"),
         (lambda p: (np.zeros((5, 5, 5)), np.zeros(4)), "5 images but 4 labels"),

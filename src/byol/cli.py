@@ -39,21 +39,24 @@ _RUN_HELP = "run folder, encoder.safetensors, weights of others, timm:NAME or to
 class _Parser(argparse.ArgumentParser):
     """argparse that answers a mistake with one sentence and exit code 2."""
 
+    words: Sequence[str] = ()  # what is parsed
+
     def error(self, message: str) -> NoReturn:
         wrong = [word for word in message.split() if word.startswith("--")]
         if "required" in message:
             wrong = []
-        flags = set(self._flags())
+        flags = set(self._flags(self.words))
         near = difflib.get_close_matches(wrong[0].split("=")[0], flags, 2) if wrong else []
         hint = f"; did you mean {' or '.join(near)}?" if near else f" (see {self.prog} --help)"
         self.exit(2, f"{self.prog}: {message}{hint}\n")
 
-    def _flags(self) -> list[str]:
-        """All flags of this parser and of its commands."""
+    def _flags(self, words: Sequence[str]) -> list[str]:
+        """All flags of this parser and of the commands among the words."""
         flags = [flag for action in self._actions for flag in action.option_strings]
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
-                flags += [flag for parser in action.choices.values() for flag in parser._flags()]
+                for name in set(words) & set(action.choices):
+                    flags += action.choices[name]._flags(words)
         return flags
 
 
@@ -90,7 +93,7 @@ def _metavar(kind: Any) -> str:
     return {int: "N", float: "X", bool: "true|false"}.get(kind, "...")
 
 
-def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
+def build_parser(show_all: bool = False) -> _Parser:
     """The whole command line."""
     parser = _Parser("byol", description="Learn image features without labels (BYOL).")
     parser.add_argument("--version", action="version", version=f"byol {__version__}")
@@ -216,7 +219,9 @@ def _is_first() -> bool:
 def _parse(words: list[str]) -> dict[str, Any]:
     if "--help-all" in words:
         build_parser(show_all=True).parse_args([words[0], "--help"])
-    arguments = vars(build_parser().parse_args(words))
+    parser = build_parser()
+    parser.words = words
+    arguments = vars(parser.parse_args(words))
     arguments.pop("help_all", None)
     return arguments
 

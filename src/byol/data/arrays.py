@@ -35,7 +35,7 @@ class ArraySource:
                 f"{name} has the shape {images.shape} and type {images.dtype}; images are "
                 "expected as numbers of shape (N, H, W) or (N, H, W, C)"
             )
-        if images.ndim == 4 and images.shape[3] > 64 and images.shape[1] <= 64:
+        if images.ndim == 4 and _is_channel_first(*images.shape[1:]):
             raise UserError(
                 f"{name} has the shape {images.shape}, which looks channel-first; move the "
                 "channels last: (N, H, W, C)"
@@ -85,6 +85,11 @@ def load_array(file: str, key: str | None) -> np.ndarray:
     return array
 
 
+def _is_channel_first(a: int, b: int, c: int) -> bool:
+    """Whether the shape of an image is rather (C, H, W) than (H, W, C)."""
+    return (c > 64 and a <= 64) or a < b == c
+
+
 def array_parts(path: str) -> dict[str, Callable[[], ArraySource]]:
     """An .npy array, or the pairs of images and labels in an .npz file, split by their names."""
     try:
@@ -96,7 +101,10 @@ def array_parts(path: str) -> dict[str, Callable[[], ArraySource]]:
             labels = {key: arrays[key] for key in keys if _is_label_key(key)}
             named = next((arrays[k] for k in ("classes", "class_names") if k in keys), None)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read as NumPy arrays: {error}") from error
+        reason = str(error)
+        if "pickle" in reason or "Python objects" in reason:  # NumPy's advice is to trust the file
+            reason = "it is none, or of Python objects; save numbers with numpy.save or numpy.savez"
+        raise UserError(f"{path} cannot be read as NumPy arrays: {reason}") from error
     classes = None if named is None else [str(name) for name in named]
 
     def part(key: str, label_key: str) -> Callable[[], ArraySource]:
