@@ -22,7 +22,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_names_come_from_files_and_folders(tmp_path: Path) -> None:
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     given = [
-        tmp_path / "runs/mine", "mocov3=weights/r-50.pth", "weights/simclr.pth.tar",
+        str(tmp_path / "runs/mine"), "mocov3=weights/r-50.pth", "weights/simclr.pth.tar",
         "timm:resnet18.a1_in1k", "runs/x=1/encoder.safetensors",
     ]  # fmt: skip
     assert list(named(given)) == ["mine", "mocov3", "simclr.pth", "resnet18.a1_in1k", "x=1"]

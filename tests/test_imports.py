@@ -43,9 +43,11 @@ LEVELS: dict[str, float] = {
     "engine.gradients": 3.2, "engine.optimizer": 3.2, "engine.log": 3, "engine.runfolder": 3,
     "engine.captured": 0, "engine.upcoming": 3.3, "engine.step": 3.3, "engine.fit": 4,
     # 5 to 8: tasks, recipes, the public functions, the command line
-    "tasks.beside": 4.5, "tasks.subject": 4.5, "tasks.training": 4.5,
+    "tasks.beside": 4.5, "tasks.parts": 4.5, "tasks.sidebyside": 4.5,
+    "tasks.subject": 4.5, "tasks.training": 4.5,
     "tasks.logistic": 4.5, "tasks.augment": 4.6, "tasks.subsets": 4.6, "tasks.features": 4.7,
-    "tasks.precision": 4.7, "tasks.serving": 4.8, "tasks.boxpicture": 4.8, "tasks.scenes": 4.8,
+    "tasks.precision": 4.7, "tasks.extraction": 4.75, "tasks.serving": 4.8,
+    "tasks.boxpicture": 4.8, "tasks.scenes": 4.8,
     "tasks.finetune": 4.8, "tasks.dense": 4.8, "tasks.knn": 5, "tasks.linear": 5,
     "tasks.semisup": 5.1, "tasks.supervised": 5.1, "tasks.transfer": 5.2, "tasks.segment": 5,
     "tasks.depth": 5, "tasks.detect": 5,

@@ -1,5 +1,7 @@
 """Linear evaluation: problems with a known answer, and scikit-learn's."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -9,6 +11,7 @@ from torch.nn import functional as F
 from byol.data.embedded import digits
 from byol.tasks import linear as module
 from byol.tasks.linear import PAPER_RATES, RATES, linear
+from byol.tasks.sidebyside import Heads, batches, gradient
 
 
 def _fixed(features: Tensor) -> "module.EpochFeatures":
@@ -48,8 +51,8 @@ def test_training_is_that_of_torch() -> None:
     side for two rates."""
     n, classes, epochs, batch, rates = 50, 3, 4, 16, (0.4, 3.0)
     features, labels = torch.randn(n, 5), torch.arange(n) % classes
-    heads = module._Heads(labels, torch.arange(n), classes, epochs, batch, rates, seed=9)
-    module._fit(_fixed(features), [heads], epochs)
+    heads = Heads(labels, torch.arange(n), classes, epochs, batch, rates, seed=9)
+    module._fit(_fixed(features), [heads], epochs, "", None)
     for r, rate in enumerate(rates):
         layer = torch.nn.Linear(5, classes)
         torch.nn.init.zeros_(layer.weight)
@@ -57,7 +60,7 @@ def test_training_is_that_of_torch() -> None:
         sgd = torch.optim.SGD(layer.parameters(), rate * batch / 256, momentum=0.9, nesterov=True)
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, epochs * 4)
         for epoch in range(epochs):
-            for at in module._batches(torch.arange(n), batch, 9, epoch):
+            for at in batches(torch.arange(n), batch, 9, epoch):
                 sgd.zero_grad()
                 F.cross_entropy(layer(features[at]), labels[at]).backward()
                 sgd.step()
@@ -112,7 +115,7 @@ def test_the_written_gradient_is_autograds(clip: tuple[float, float] | None) -> 
         u = x if clip is None else clip[0] * torch.tanh(x / clip[0])
         penalty = 0.0 if clip is None else clip[1] * u.square().mean()
         (F.cross_entropy(u, labels) + penalty).backward(retain_graph=True)
-    ours = module.gradient(scores.detach(), F.one_hot(labels, 4).double(), clip)
+    ours = gradient(scores.detach(), F.one_hot(labels, 4).double(), clip)
     torch.testing.assert_close(ours, scores.grad)
 
 
@@ -131,3 +134,35 @@ def test_augmented_features_are_made_once_an_epoch_for_choice_and_result() -> No
     assert alone == found
     wrong = linear(augmented, labels, train, labels, 4, 4, None, (0.0, 0.3), centre=-train)
     assert wrong["lr"] == 0.0  # 25 % of -train by chance, 0 % by what was learned
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_a_stopped_training_goes_on(
+    augmented: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the sweep and again in the last training, with the same numbers as in one go."""
+    monkeypatch.setattr(module, "SAVE_SECONDS", -1)
+    rows, labels = torch.randn(80, 8), torch.arange(80) % 4  # so that no figure is 100
+    asked: list[int] = []
+
+    def run(stop: int, folder: Path | None) -> dict[str, float]:
+        calls = iter(range(stop))
+
+        def train(epoch: int) -> Tensor:
+            if next(calls, None) is None:
+                raise KeyboardInterrupt
+            asked.append(epoch)
+            return rows + 0.01 * epoch
+
+        centre = rows if augmented else None
+        return linear(
+            train, labels, rows, labels, 4, 6, 16, (0.01, 0.1), centre=centre, folder=folder
+        )
+
+    whole = run(99, None)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(2 if augmented else 5, tmp_path)
+    asked.clear()
+    assert run(99, tmp_path) == whole
+    assert len(asked) < 6

@@ -16,7 +16,7 @@ from byol.data.benchmarks import BENCHMARKS, Task
 from byol.data.source import Joined
 from byol.protocols import parse
 from byol.tasks import transfer
-from byol.tasks.features import frozen
+from byol.tasks.extraction import frozen
 from byol.tasks.logistic import STRENGTHS
 from byol.tasks.subject import open_subject
 from tests.test_benchmarks import caltech101, dtd, voc

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import importlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -38,8 +39,7 @@ from byol.networks.foreign import open_encoder
 from byol.networks.norm import initialise_affine_
 from byol.resolve import resolve
 from byol.tasks import beside as others
-from byol.tasks import features as extraction
-from byol.tasks import serving
+from byol.tasks import extraction, serving
 from byol.tasks.subject import open_subject
 
 
@@ -312,10 +312,12 @@ def evaluate(
     chosen, named = protocols.parse(protocol, options), others.named(beside)
     if named and not hasattr(chosen, "baselines"):
         raise UserError(f"{protocol} trains the run's own network: there is nothing to put beside")
+    folder = Path(out) if out else Path(run, "evaluations") if Path(run).is_dir() else None
+    work = folder and folder / "work" / "features"
     with start() as processes:
         with processes.together():
             subjects = [
-                open_subject(which, own, device, workers, name, image_size, processes)
+                open_subject(which, own, device, workers, name, image_size, processes, work)
                 for which, own, name in [
                     (run, encoder, "trained"),
                     *((path, None, name) for name, path in named.items()),
@@ -325,7 +327,6 @@ def evaluate(
             for subject in subjects:
                 serving.serve(subject)  # features are the work of all
             return processes.from_main({})
-        folder = Path(out) if out else Path(run, "evaluations") if Path(run).is_dir() else None
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
         task = importlib.import_module(f"byol.tasks.{protocol}")
@@ -353,6 +354,7 @@ def evaluate(
             text = json.dumps(written, indent=1) + "\n"
             atomic_write(folder / f"{protocol}.json", text.encode())
             say(f"written to {folder / protocol}.json")
+            shutil.rmtree(folder / "work" / "features", ignore_errors=True)
         return processes.from_main(result)
 
 

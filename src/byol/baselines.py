@@ -11,7 +11,8 @@ from byol.config import Config
 from byol.data.prepared import Prepared
 from byol.data.source import Source
 from byol.engine.processes import ALONE, Processes
-from byol.tasks import features as extraction
+from byol.tasks import features
+from byol.tasks.extraction import collect
 from byol.tasks.knn import knn, knn_pixels
 from byol.tasks.linear import EpochFeatures, linear
 
@@ -35,20 +36,20 @@ def compare(
     count = workers(config, processes)
 
     def stream(source: Source) -> Any:
-        return extraction.stream(source, *geometry, count)
+        return features.stream(source, *geometry, count)
 
-    extraction.calibrate(untrained, stream(prepared.bank))
+    features.calibrate(untrained, stream(prepared.bank))
     untrained = untrained.to(device).to(memory_format=torch.channels_last)
     rows: dict[str, tuple[Tensor, Tensor]] = {}
     for name, encoder in (("trained", trained), ("untrained", untrained)):
         (bank, bank_labels, _), (queries, labels, _) = (
-            extraction.collect(encoder, source, geometry, count, device, processes)
+            collect(encoder, source, geometry, count, device, processes)
             for source in (prepared.bank, prepared.queries)
         )
         rows[name] = (bank, queries)
     if not processes.is_main:
         return {}
-    pixels = (extraction.pixels(stream(s)).to(device) for s in (prepared.bank, prepared.queries))
+    pixels = (features.pixels(stream(s)).to(device) for s in (prepared.bank, prepared.queries))
     rows["raw_pixels"] = (next(pixels), next(pixels))
     result: dict[str, dict[str, float]] = {"knn": {}, "linear": {}}
     for name, (bank, queries) in rows.items():

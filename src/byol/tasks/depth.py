@@ -28,7 +28,7 @@ from byol.tasks.dense import (
     starts,
 )
 from byol.tasks.subject import Subject
-from byol.tasks.training import work_folder
+from byol.tasks.training import unless_diverged, work_folder
 
 COLOUR_STREAM = 21  # of random numbers
 
@@ -53,8 +53,12 @@ def evaluate(
     rows: dict[str, dict[str, float]] = {}
     networks: dict[str, DenseNetwork] = {}
     for row, start, frozen in starts(dense):
-        networks[row] = fitted(dense, row, start, frozen, lr, train)
-        rows[row] = errors(dense, networks[row])
+        make = partial(fitted, dense, row, start, frozen, lr, train)
+        network = unless_diverged(make, start is not subject, say)
+        if network is None:
+            continue
+        networks[row] = network
+        rows[row] = errors(dense, network)
         say(f"depth, {row}: rms {rows[row]['rms']:.3f} m, rel {rows[row]['rel']:.3f}")
     if folder:
         _draw(dense, networks, folder / "depth.png")

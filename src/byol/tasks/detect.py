@@ -10,6 +10,7 @@ the main text fine-tuned: `frozen` chooses.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from byol.tasks.features import calibrate
 from byol.tasks.precision import METRICS, Boxes
 from byol.tasks.scenes import Resize, Scenes, all_scenes, training_scenes
 from byol.tasks.subject import Subject, untrained
-from byol.tasks.training import train, work_folder
+from byol.tasks.training import train, unless_diverged, work_folder
 
 CALIBRATED = 40  # images that give an untrained network its norm statistics
 
@@ -50,7 +51,10 @@ def evaluate(
     for name, (start, frozen) in _starts(subject, splits.train, options).items():
         said = (asdict(options), str(data))
         work = work_folder(folder, f"detect-{name}", start.encoder, *said)
-        detector = fitted(start, splits.train, options, frozen, name, work)
+        make = partial(fitted, start, splits.train, options, frozen, name, work)
+        detector = unless_diverged(make, start is not subject, say)
+        if detector is None:
+            continue
         bad: list[str] = []
         found, true = detections(detector, start, splits.test, options, bad)
         rows[name], tables[name] = precision.average_precision(found, true, splits.train.names)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import torch
@@ -14,14 +13,13 @@ from byol.data.files import images
 from byol.data.prepared import Prepared, prepare_labelled
 from byol.data.source import Source, Subset, open_splits
 from byol.engine.device import autocast
-from byol.engine.processes import ALONE, Processes
-from byol.errors import Agreed
 from byol.monitor import Held, extract
 from byol.networks.norm import initialise_affine_
 from byol.tasks.augment import PLAIN, random_views
 from byol.tasks.subject import Subject, untrained
 from byol.viewspec import ViewSpec
 
+BATCH = 256  # images
 PIXEL_SIDE = 32  # raw pixels of larger images are compared at this size
 
 
@@ -47,7 +45,7 @@ def stream(
     channels: int,
     value_range: tuple[float, float],
     workers: int,
-    batch_size: int = 256,
+    batch_size: int = BATCH,
     places: list[int] | None = None,
     share: float = 224 / 256,
     at: Sequence[int] | None = None,
@@ -84,63 +82,6 @@ def features(
     return rows, torch.cat(labels).to(device)
 
 
-def collect(
-    encoder: nn.Module,
-    source: Source,
-    geometry: tuple[int, int, tuple[float, float]],
-    workers: int,
-    device: torch.device,
-    processes: Processes = ALONE,
-    share: float = 224 / 256,
-) -> tuple[Tensor, Tensor, list[int]]:
-    """Features (N, D) float32, labels (N,) and places of all readable images of a source.
-
-    Each process extracts its own part, each image once; all of them get all. geometry: image size,
-    channels and value range, as `stream` takes them; share: of the shorter side, see
-    data.files.central_box.
-    """
-    places: list[int] = []
-    own = processes.share(len(source))
-    with processes.together():
-        batches = stream(source, *geometry, workers, places=places, share=share, at=own)
-        first = next(batches, None)
-        if first is not None:
-            rows, labels = features(encoder, chain([first], batches), device)
-        else:  # fewer images than processes, or none of these can be read
-            rows = torch.zeros(0, int(encoder.num_features), device=device)  # type: ignore[arg-type]
-            labels = torch.zeros(0, dtype=torch.int64, device=device)
-    at = processes.rows(torch.tensor(places, dtype=torch.int64, device=device))
-    if not len(at):
-        raise Agreed(f"no image of {source.name} could be decoded")
-    return processes.rows(rows), processes.rows(labels), at.tolist()
-
-
-def frozen(
-    subject: Subject,
-    source: Source,
-    places: list[int] | None = None,
-    share: float = 224 / 256,
-) -> tuple[Tensor, Tensor]:
-    """Features (N, D) float32 and labels (N,) of all readable images of a source.
-
-    Of several processes the main one calls this; the others, in tasks/serving.py, do their parts.
-    `places` receives their indices; share: of the shorter side, see data.files.central_box.
-    """
-    if subject.processes.world > 1:
-        weights = {name: value.cpu() for name, value in subject.encoder.state_dict().items()}
-        subject.processes.from_main((weights, source, share))
-    rows, labels, where = part(subject, source, share)
-    if places is not None:
-        places += where
-    return rows, labels
-
-
-def part(subject: Subject, source: Source, share: float) -> tuple[Tensor, Tensor, list[int]]:
-    """`collect` for a subject; all its processes call this."""
-    how = (subject.geometry, subject.workers, subject.device, subject.processes, share)
-    return collect(subject.encoder, source, *how)
-
-
 def pixels(batches: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
     """Raw pixels as features (N, C s s), s = 32 at most."""
     rows = []
@@ -149,19 +90,6 @@ def pixels(batches: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
             image = F.interpolate(image, (PIXEL_SIDE, PIXEL_SIDE), mode="area")
         rows.append(image.flatten(1))
     return torch.cat(rows)
-
-
-def frozen_pixels(subject: Subject, source: Source) -> tuple[Tensor, Tensor]:
-    """Raw pixels (N, C s s) as the subject's images show them, and labels (N,)."""
-    labels: list[Tensor] = []
-
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for image, label in stream(source, *subject.geometry, subject.workers):
-            labels.append(label)
-            yield image, label
-
-    rows = pixels(batches())
-    return rows.to(subject.device), torch.cat(labels).to(subject.device)
 
 
 @torch.no_grad()

@@ -7,12 +7,10 @@ neither schedule nor the linear layer's start; both are those of the official li
 """
 
 import copy
-import hashlib
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +21,10 @@ from byol import metrics, schedules
 from byol.data.files import images
 from byol.data.source import Source, Subset
 from byol.engine.device import autocast
-from byol.engine.files import atomic_write
 from byol.networks.convnet import init_official_
 from byol.tasks.augment import PLAIN, Labelled, random_views
-from byol.tasks.subject import Subject
-from byol.tasks.training import Diverged, train
+from byol.tasks.subject import Subject, key
+from byol.tasks.training import Diverged, remembered, train
 from byol.viewspec import ViewSpec
 
 
@@ -157,30 +154,17 @@ def trial(
     part = source if at is None else Subset(source, np.asarray(at))
     shown = {name: (test.name, len(test)) for name, test in tests.items()}
     name = key(subject, part, (classes, sorted(settings.items()), shown)) if folder else ""
-    memory = folder / f"{name}.json" if folder else None
-    if memory and memory.exists():
-        return cast(dict[str, dict[str, float]], json.loads(memory.read_text()))
     work = folder / name if folder else None
-    try:
-        network = finetune(subject, part, None, classes, folder=work, say=say, **settings)
-        found = {name: accuracy(network, test) for name, test in tests.items()}
-    except Diverged as why:
-        say(str(why))
-        found = {name: dict.fromkeys(metrics.SUMMARY, 0.0) for name in tests}
-    if memory and work:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(memory, json.dumps(found).encode())
+
+    def found() -> dict[str, dict[str, float]]:
+        try:
+            network = finetune(subject, part, None, classes, folder=work, say=say, **settings)
+            return {name: accuracy(network, test) for name, test in tests.items()}
+        except Diverged as why:
+            say(str(why))
+            return {name: dict.fromkeys(metrics.SUMMARY, 0.0) for name in tests}
+
+    figures = remembered(folder / f"{name}.json" if folder else None, found)
+    if work:
         shutil.rmtree(work, ignore_errors=True)
-    return found
-
-
-def key(subject: Subject, source: Source, settings: object) -> str:
-    """A name for a training: another encoder, other images or settings give another one."""
-    digest = hashlib.sha256(repr((source.name, len(source), settings)).encode())
-    if source.labels is not None:
-        digest.update(np.ascontiguousarray(source.labels).tobytes())
-    for i in range(0, len(source), max(1, len(source) // 1000)):
-        digest.update(source.locate(i).encode())
-    for tensor in subject.encoder.state_dict().values():
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
+    return figures

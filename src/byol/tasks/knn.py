@@ -14,7 +14,8 @@ from torch import Tensor
 from byol import metrics
 from byol.errors import UserError
 from byol.protocols import Knn
-from byol.tasks.features import baseline, frozen, frozen_pixels, open_labelled
+from byol.tasks.extraction import frozen, frozen_pixels
+from byol.tasks.features import baseline, open_labelled
 from byol.tasks.subject import Subject
 
 Row = dict[str, float]

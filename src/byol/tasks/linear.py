@@ -9,24 +9,31 @@ The improved variant (same appendix, table 7) trains on the views of the pretrai
 the logits x: with u = alpha tanh(x / alpha) the loss is cross-entropy(u) + beta mean(u^2).
 """
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from byol import metrics
 from byol.data.prepared import Prepared
 from byol.data.source import Subset
+from byol.engine import checkpoint
 from byol.errors import UserError
 from byol.protocols import Linear
 from byol.tasks.augment import PLAIN
-from byol.tasks.features import augmented, baseline, frozen, frozen_pixels, open_labelled
-from byol.tasks.subject import Subject
+from byol.tasks.extraction import frozen, frozen_pixels
+from byol.tasks.features import augmented, baseline, open_labelled
+from byol.tasks.sidebyside import Heads
+from byol.tasks.subject import Subject, key
+from byol.tasks.training import SAVE_SECONDS, watched
 from byol.viewspec import T_PRIME, T, ViewSpec
 
 PAPER_RATES = (0.4, 0.3, 0.2, 0.1, 0.05)
@@ -49,12 +56,15 @@ def evaluate(
         say("there is no config.yaml with the views of the pretraining: the paper's are taken")
     views = (subject.views or (T, T_PRIME)) if improved else (PLAIN,) if options.augment else ()
     prepared = open_labelled(data, options.eval_data, options.seed, say)
-    rows = {subject.name: _row(subject, prepared, options, views, say)}
+    work = folder and folder / "work" / "linear"
+    rows = {subject.name: _row(subject, prepared, options, views, say, work)}
     if options.baselines:
         fresh = baseline(subject, prepared.bank, options.seed)
-        rows[fresh.name] = _row(fresh, prepared, options, views, say)
+        rows[fresh.name] = _row(fresh, prepared, options, views, say, work)
         bank, queries = (frozen_pixels(subject, s) for s in (prepared.bank, prepared.queries))
         rows["raw_pixels"] = _probe(bank, queries, prepared.classes, options)
+    if work:
+        shutil.rmtree(work, ignore_errors=True)
     for name, row in rows.items():
         say(
             f"{name.replace('_', ' ')}: top-1 {row['top1']:.2f} %, top-5 {row['top5']:.2f} % "
@@ -69,6 +79,7 @@ def _row(
     options: Linear,
     views: Sequence[ViewSpec],
     say: Callable[[str], None],
+    work: Path | None,
 ) -> dict[str, float]:
     readable: list[int] = []
     bank = frozen(subject, prepared.bank, readable)
@@ -76,7 +87,9 @@ def _row(
     train = None
     if views:  # of the same images as the labels
         train = augmented(subject, Subset(prepared.bank, np.array(readable)), options.seed, views)
-    return _probe(bank, queries, prepared.classes, options, train, say)
+    said = (dataclasses.asdict(options), views, prepared.classes)
+    own = work and work / key(subject, prepared.bank, said)
+    return _probe(bank, queries, prepared.classes, options, train, say, subject.name, own)
 
 
 def _probe(
@@ -86,6 +99,8 @@ def _probe(
     options: Linear,
     train: EpochFeatures | None = None,
     say: Callable[[str], None] = lambda line: None,
+    title: str = "raw pixels",
+    folder: Path | None = None,
 ) -> dict[str, float]:
     return linear(
         train or (lambda epoch: bank[0]),
@@ -99,6 +114,8 @@ def _probe(
         say,
         CLIP if options.variant == "improved" else None,
         bank[0] if train else None,
+        f"{title}, linear classifiers",
+        folder,
     )
 
 
@@ -115,6 +132,8 @@ def linear(
     progress: Callable[[str], None] = lambda line: None,
     clip: tuple[float, float] | None = None,
     centre: Tensor | None = None,
+    title: str = "",
+    folder: Path | None = None,
 ) -> dict[str, float]:
     """top1, top5 and mean_per_class in percent on test (M, D), and the chosen base rate `lr`.
 
@@ -123,98 +142,48 @@ def linear(
     there are fewer than 20,000 images. clip: alpha and beta of the improved variant.
     centre: features (N, D) of the centre crops, where `train` augments. They choose the rate then,
     and all rates are trained on all images in the same pass, as features cost more than rates.
+    title: of a bar. What takes longer than SAVE_SECONDS is saved in `folder`, and goes on there.
     """
     n = len(train_labels)
     batch_size = batch_size or (1024 if n >= 20_000 else 256)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     held, kept = order[: max(1, n // 10)], order[max(1, n // 10) :]
 
-    def heads(at: Tensor, rates: tuple[float, ...]) -> _Heads:
-        return _Heads(train_labels, at, classes, epochs, batch_size, rates, seed, clip)
+    def heads(at: Tensor, rates: tuple[float, ...]) -> Heads:
+        return Heads(train_labels, at, classes, epochs, batch_size, rates, seed, clip)
 
     chosen, whole = 0, heads(torch.arange(n), rates)
     if len(rates) > 1 and len(kept):
         sweep = heads(kept, rates)
         together = [sweep] if centre is None else [sweep, whole]
-        _fit(train, together, epochs)
+        _fit(train, together, epochs, title, folder and folder / "sweep")
         scores = sweep.scores((train(0) if centre is None else centre)[held])  # (R, n, K)
         accuracies = [metrics.accuracy(s.nan_to_num(-1e30), train_labels[held]) for s in scores]
         chosen = max(range(len(rates)), key=accuracies.__getitem__)
         progress(f"learning rate {rates[chosen]:g}: {max(accuracies):.1f} % on the held-out tenth")
     if whole.step == 0:
         whole = heads(torch.arange(n), (rates[chosen],))
-        _fit(train, [whole], epochs)
+        _fit(train, [whole], epochs, title, folder and folder / "whole")
     final = whole.scores(test)[chosen if len(whole.rates) > 1 else 0]  # (M, K)
     first, fifth = metrics.hits(final, test_labels), metrics.hits(final, test_labels, 5)
     return metrics.summary(first, fifth, test_labels) | {"lr": rates[chosen]}
 
 
-class _Heads:
-    """Linear classifiers, one for each of R rates, trained on the same batches of the rows `at`."""
-
-    def __init__(
-        self,
-        labels: Tensor,
-        at: Tensor,
-        classes: int,
-        epochs: int,
-        batch_size: int,
-        rates: tuple[float, ...],
-        seed: int,
-        clip: tuple[float, float] | None = None,
-    ) -> None:
-        self.at, self.batch_size, self.rates, self.seed = at, batch_size, rates, seed
-        self.clip, self.step = clip, 0
-        self.steps = epochs * math.ceil(len(at) / batch_size)
-        self.truth = F.one_hot(labels, classes).float()  # (N, K)
-        self.weights = self.bias = torch.empty(0)
-        self.momentum: tuple[Tensor, Tensor]
-
-    def _start(self, size: int) -> None:
-        classes, device = self.truth.shape[1], self.truth.device
-        self.weights = torch.zeros(len(self.rates), size, classes, device=device)  # (R, D, K)
-        self.bias = torch.zeros(len(self.rates), 1, classes, device=device)
-        self.momentum = (torch.zeros_like(self.weights), torch.zeros_like(self.bias))
-
-    def scores(self, features: Tensor) -> Tensor:
-        """(N, D) to (R, N, K)."""
-        return torch.einsum("nd,rdk->rnk", features.float(), self.weights) + self.bias
-
-    def epoch(self, rows: Tensor, epoch: int) -> None:
-        """One pass over features (N, D). All rates share one matrix product."""
-        if self.step == 0:
-            self._start(rows.shape[1])
-        peak = torch.tensor(self.rates, device=rows.device)[:, None, None] * self.batch_size / 256
-        for batch in _batches(self.at.to(rows.device), self.batch_size, self.seed, epoch):
-            x = rows[batch].float()  # (b, D)
-            rate = peak * (1 + math.cos(math.pi * self.step / self.steps)) / 2  # (R, 1, 1)
-            error = gradient(self.scores(x), self.truth[batch], self.clip)  # (R, b, K)
-            gradients = (torch.einsum("nd,rnk->rdk", x, error), error.sum(1, keepdim=True))
-            parts = zip((self.weights, self.bias), self.momentum, gradients, strict=True)
-            for parameter, buffer, slope in parts:
-                buffer.mul_(0.9).add_(slope)
-                parameter.sub_(rate * (slope + 0.9 * buffer))
-            self.step += 1
-
-
-def gradient(scores: Tensor, truth: Tensor, clip: tuple[float, float] | None = None) -> Tensor:
-    """Derivative by scores (R, b, K) of each rate's loss, the mean over b images; truth (b, K)."""
-    if clip is None:
-        return (scores.softmax(2) - truth) / len(truth)
-    alpha, beta = clip
-    bounded = alpha * torch.tanh(scores / alpha)
-    slope = bounded.softmax(2) - truth + 2 * beta * bounded / truth.shape[1]
-    return slope * (1 - (bounded / alpha).square()) / len(truth)
-
-
-def _fit(features: EpochFeatures, heads: list[_Heads], epochs: int) -> None:
-    for epoch in range(epochs):
+def _fit(
+    features: EpochFeatures, heads: list[Heads], epochs: int, title: str, folder: Path | None
+) -> None:
+    start = 0
+    if folder and (found := checkpoint.newest(folder, partial(print, file=sys.stderr))):
+        start, state = found
+        for each, values in zip(heads, state["heads"], strict=True):
+            each.load(values)
+    saved = time.monotonic()
+    epochs_left = watched(range(start, epochs), epochs, len(heads[0].at), title, start)
+    for epoch in epochs_left:
         rows = features(epoch)  # (N, D)
         for each in heads:
             each.epoch(rows, epoch)
-
-
-def _batches(at: Tensor, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
-    generator = torch.Generator().manual_seed((seed << 20) + epoch + 1)
-    order = torch.randperm(len(at), generator=generator).to(at.device)
-    yield from at[order].split(batch_size)
+        if folder and time.monotonic() - saved > SAVE_SECONDS:
+            folder.mkdir(parents=True, exist_ok=True)
+            checkpoint.save(folder, epoch + 1, {"heads": [each.state() for each in heads]})
+            saved = time.monotonic()

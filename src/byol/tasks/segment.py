@@ -30,7 +30,7 @@ from byol.tasks.dense import (
     starts,
 )
 from byol.tasks.subject import Subject
-from byol.tasks.training import work_folder
+from byol.tasks.training import unless_diverged, work_folder
 
 SMALLEST = 33  # pixels of a crop, so that maps of stride 16 are larger than one
 
@@ -58,8 +58,12 @@ def evaluate(
     networks: dict[str, DenseNetwork] = {}
     for row, start, frozen in starts(dense):
         lr = _choose_rate(dense, row, start, frozen, len(names), say)
-        networks[row] = fitted(dense, row, start, frozen, lr, train)
-        counts = count(dense, networks[row], test, len(names))
+        make = partial(fitted, dense, row, start, frozen, lr, train)
+        network = unless_diverged(make, start is not subject, say)
+        if network is None:
+            continue
+        networks[row] = network
+        counts = count(dense, network, test, len(names))
         rows[row] = {**summary(counts), "lr": lr}
         for name, share in zip(names, metrics.intersection_over_union(counts), strict=True):
             classes[name][row] = None if share.isnan() else share.item()

@@ -17,7 +17,8 @@ from byol.data.prepared import Prepared
 from byol.data.source import Subset
 from byol.errors import UserError
 from byol.protocols import Semisup
-from byol.tasks.features import baseline, frozen, open_labelled
+from byol.tasks.extraction import frozen
+from byol.tasks.features import baseline, open_labelled
 from byol.tasks.finetune import trial
 from byol.tasks.linear import linear
 from byol.tasks.subject import Subject, untrained

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from byol.errors import Agreed, UserError
-from byol.tasks.features import part
+from byol.tasks.extraction import part
 from byol.tasks.subject import Subject
 
 

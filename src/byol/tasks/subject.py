@@ -1,16 +1,19 @@
 """What is evaluated: an encoder, what it is called in a table, and how it is fed."""
 
 import copy
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import nn
 
 from byol.config import from_dict
+from byol.data.source import Source
 from byol.engine import device as devices
 from byol.engine.processes import ALONE, Processes, pick_device
 from byol.networks.encoder import BUILD_DEFAULTS, Encoder, build_encoder
@@ -30,6 +33,7 @@ class Subject:
     workers: int = 0  # processes that read files
     views: tuple[ViewSpec, ViewSpec] | None = None  # of its pretraining, where they are known
     processes: Processes = ALONE  # those that share the extraction of features
+    work: Path | None = None  # folder for features that take long to extract
 
     @property
     def geometry(self) -> tuple[int, int, tuple[float, float]]:
@@ -46,6 +50,7 @@ def open_subject(
     name: str = "trained",
     image_size: int | None = None,
     processes: Processes = ALONE,
+    work: Path | None = None,
 ) -> Subject:
     """Any encoder that open_encoder opens, as a Subject. Raises UserError as that does."""
     chosen = pick_device(device, processes)
@@ -53,7 +58,7 @@ def open_subject(
     network = network.to(chosen).to(memory_format=torch.channels_last)
     precision = devices.pick_precision(chosen, "auto")
     views = _views(run)
-    return Subject(name, network, description, chosen, precision, workers, views, processes)
+    return Subject(name, network, description, chosen, precision, workers, views, processes, work)
 
 
 def _views(run: str | Path) -> tuple[ViewSpec, ViewSpec] | None:
@@ -85,3 +90,15 @@ def untrained(subject: Subject, seed: int = 0, name: str = "untrained") -> Subje
     fresh = Encoder(module, given.mean.tolist(), given.std.tolist(), size).eval()
     fresh = fresh.to(subject.device).to(memory_format=torch.channels_last)
     return replace(subject, name=name, encoder=fresh)
+
+
+def key(subject: Subject, source: Source, settings: object) -> str:
+    """A name for a piece of work: another encoder, other images or settings give another."""
+    digest = hashlib.sha256(repr((source.name, len(source), settings)).encode())
+    if source.labels is not None:
+        digest.update(np.ascontiguousarray(source.labels).tobytes())
+    for i in range(0, len(source), max(1, len(source) // 1000)):
+        digest.update(source.locate(i).encode())
+    for tensor in subject.encoder.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]

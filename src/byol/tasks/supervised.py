@@ -5,25 +5,23 @@ into steps by timing a few. The paper's own baselines (appendix C.2, table 9) ad
 augmentation and label smoothing; here everything but the labels is as in fine-tuning.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from byol import metrics
 from byol.data.prepared import Prepared
-from byol.engine.files import atomic_write
 from byol.errors import UserError
-from byol.networks.encoder import Encoder
 from byol.networks.external import save_encoder
 from byol.protocols import Supervised
 from byol.tasks.augment import PLAIN
 from byol.tasks.features import features, open_labelled, stream
-from byol.tasks.finetune import Classifier, accuracy, finetune, key, steps_of
+from byol.tasks.finetune import Classifier, accuracy, finetune, steps_of
 from byol.tasks.knn import knn
-from byol.tasks.subject import Subject, untrained
+from byol.tasks.subject import Subject, key, untrained
+from byol.tasks.training import remembered
 
 TIMED = (4, 20)  # steps; the difference of both costs leaves out what is done once
 
@@ -69,8 +67,7 @@ def evaluate(
     say(f"supervised: top-1 {row['top1']:.2f} %, kNN {row['knn']:.2f} %")
     if folder and work:
         (folder / fresh.name).mkdir(exist_ok=True)
-        encoder = cast(Encoder, network.encoder)
-        save_encoder(folder / fresh.name / "encoder", encoder, subject.description)
+        save_encoder(folder / fresh.name / "encoder", network.encoder, subject.description)
         shutil.rmtree(work, ignore_errors=True)
     described = f"kNN top-1 in % of its features (k {options.k}, {options.temperature:g})"
     return {
@@ -98,8 +95,6 @@ def _affordable(
 ) -> int:
     """Steps that `seconds` of processor time pay for; remembered, so that a training goes on."""
     name = f"steps-{key(subject, prepared.bank, (seconds, sorted(settings.items())))}.json"
-    if work and (work / name).exists():
-        return cast(int, json.loads((work / name).read_text()))
 
     def cost(steps: int) -> float:
         began = time.process_time()
@@ -107,12 +102,11 @@ def _affordable(
         finetune(*given, steps=steps, title="timing", **settings)
         return time.process_time() - began
 
-    each = (cost(TIMED[1]) - cost(TIMED[0])) / (TIMED[1] - TIMED[0])
-    steps = max(1, int(seconds / max(each, 1e-4)))
-    if work:
-        work.mkdir(parents=True, exist_ok=True)
-        atomic_write(work / name, json.dumps(steps).encode())
-    return steps
+    def steps() -> int:
+        each = (cost(TIMED[1]) - cost(TIMED[0])) / (TIMED[1] - TIMED[0])
+        return max(1, int(seconds / max(each, 1e-4)))
+
+    return remembered(work and work / name, steps)
 
 
 def _knn(network: Classifier, prepared: Prepared, options: Supervised) -> float:

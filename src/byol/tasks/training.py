@@ -4,15 +4,16 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from byol.engine import checkpoint
+from byol.engine.files import atomic_write
 from byol.engine.log import Mode, Progress
 from byol.errors import UserError
 
@@ -71,6 +72,46 @@ def train(
                 state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
                 checkpoint.save(folder, step + 1, state)
                 saved = time.monotonic()
+            asked = time.monotonic()
+
+
+def unless_diverged(
+    make: Callable[[], T], is_baseline: bool, say: Callable[[str], None]
+) -> T | None:
+    """make(); None where the loss of a baseline is no number, of which `say` hears: what was
+    measured so far is worth more."""
+    try:
+        return make()
+    except Diverged as why:
+        if not is_baseline:
+            raise
+        say(f"{why}: this baseline is left out")
+        return None
+
+
+def remembered(memory: Path | None, make: Callable[[], T]) -> T:
+    """make(), plain values, or what it gave when the file `memory` was written."""
+    if memory and memory.exists():
+        return cast(T, json.loads(memory.read_text()))
+    found = make()
+    if memory:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(memory, json.dumps(found).encode())
+    return found
+
+
+def watched(
+    items: Iterable[T], total: int, batch_size: int, title: str, start: int = 0
+) -> Iterator[T]:
+    """The items from number `start` on of `total`, each of `batch_size` images, under a bar; an
+    empty title, or a single item, shows none."""
+    mode: Mode = "auto" if title and total > 1 else "quiet"
+    with Progress(total, batch_size, start, mode, title) as progress:
+        asked = time.monotonic()
+        for number, item in enumerate(items, start + 1):
+            waited = time.monotonic() - asked
+            yield item
+            progress.advance(number, waited)
             asked = time.monotonic()
 
 

@@ -22,11 +22,13 @@ from byol.data.prepared import prepare_labelled
 from byol.data.source import Joined, Source, Subset, open_splits, split_names
 from byol.errors import UserError
 from byol.protocols import Transfer
-from byol.tasks.features import baseline, frozen, open_labelled
+from byol.tasks.extraction import frozen
+from byol.tasks.features import baseline, open_labelled
 from byol.tasks.finetune import norm_momentum, trial
-from byol.tasks.logistic import fit, path
-from byol.tasks.subject import Subject, untrained
+from byol.tasks.logistic import STRENGTHS, fit, path
+from byol.tasks.subject import Subject, key, untrained
 from byol.tasks.subsets import held_out, orders
+from byol.tasks.training import remembered, watched
 
 LRS = tuple(10 ** (-4 + i / 2) for i in range(7))
 WEIGHT_DECAYS = (0.0, *(10 ** (-6 + i / 2) for i in range(7)))
@@ -153,11 +155,18 @@ def _sizes(task: Task) -> dict[str, int]:
 def _rows(
     subject: Subject, task: Task, options: Transfer, folder: Path | None, say: Say
 ) -> dict[str, Row]:
+    work = folder / "work" / "transfer" if folder else None
     if options.mode == "linear":
         subjects = [subject]
         if options.baselines:
             subjects.append(baseline(subject, task.train, options.seed))
-        return {each.name: linear(each, task, say) for each in subjects}
+
+        def one(each: Subject) -> Row:
+            shown = (task.classes, task.valid.name, task.test.name, len(task.test))
+            memory = work and work / f"{key(each, task.train, ('linear', *shown))}.json"
+            return remembered(memory, lambda: linear(each, task, say))
+
+        return {each.name: one(each) for each in subjects}
     if isinstance(task.train, TaggedFiles):
         raise UserError(
             f"{task.train.name} has several classes an image, for which there is no fine-tuning "
@@ -166,16 +175,17 @@ def _rows(
     subjects = [subject]
     if options.baselines:
         subjects.append(untrained(subject, options.seed, "supervised"))
-    work = folder / "work" / "transfer" if folder else None
     return {each.name: finetuned(each, task, options, work, say) for each in subjects}
 
 
 def linear(subject: Subject, task: Task, say: Say = lambda line: None) -> Row:
     """Test figures in percent of the regression, and the strength `C` that was chosen."""
     train, valid, test = (_features(subject, part) for part in (task.train, task.valid, task.test))
+    along = path(train.rows, train.targets, task.classes)
+    title = f"{subject.name}, strengths of the penalty"
     scored = [
         (_figures(found.scores(valid.rows), valid.targets)[task.metric], -strength)
-        for strength, found in path(train.rows, train.targets, task.classes)
+        for strength, found in watched(along, len(STRENGTHS), len(train.rows), title)
     ]
     best, negative = max(scored)  # of equal ones the smallest C
     say(f"{subject.name}: C = {-negative:.3g} ({best:.2f} % on the validation images)")
