@@ -194,6 +194,7 @@ def main() -> int:
     if options.one:
         measure(options)
         return 0
+    load = os.getloadavg()[0]  # of what else the machine does
     lines = [line for count in options.processes for line in launch(count)]
     machine = fitted(lines)
     rows = [{**row, **predicted(machine, row)} for row in lines if "scaling" in row]
@@ -204,6 +205,7 @@ def main() -> int:
     table = {
         "environment": {k: v for k, v in environment().items() if k != "command"},
         "command": " ".join(["python benchmarks/scaling.py", *sys.argv[1:]]),
+        "load": load,
         "constants": short(vars(machine)),
         "measured": [short(line) for line in measured],
         "rows": [short(row) for row in rows],

@@ -175,9 +175,8 @@ def scaling(table: dict[str, Any]) -> str:
         ["all-reduce, bytes", *(f"{world} processes, ms" for world in sizes)],
         [[n, *(f"{1000 * sizes[w][n]:.2f}" for w in sizes)] for n in next(iter(sizes.values()))],
     )
-    return "\n\n".join(
-        [markdown(header, body), constants, reduced, f"`{table['command']}`", f"{where(table)}."]
-    )
+    load = f"{where(table)}, {cores} cores; load of other work when it began: {table['load']:.1f}."
+    return "\n\n".join([markdown(header, body), constants, reduced, f"`{table['command']}`", load])
 
 
 def billion(table: dict[str, Any]) -> str:
