@@ -146,14 +146,15 @@ def fault(table: dict[str, Any]) -> str:
 def scaling(table: dict[str, Any]) -> str:
     """A row a measurement of benchmarks/scaling.py, the model beside it; then the constants."""
     cores = table["environment"]["cores"]
-    header = ["scaling", "processes", "images each", "step, ms", "alone, ms", "communication, %"]
+    header = ["scaling", "processes", "images each", "step, ms", "alone, ms", "silent, ms"]
+    header += ["communication, %"]
     header += ["model: step, ms", "communication, %"]
     body = [
         [
             r["scaling"],
             f"{r['processes']}{' (over-subscribed)' if r['processes'] > cores else ''}",
             r["images_each"],
-            *(1000 * r[key] for key in ("seconds", "alone")),
+            *(1000 * r[key] for key in ("seconds", "alone", "silent")),
             100 * r["communication"],
             1000 * r["predicted_seconds"],
             100 * r["predicted_communication"],
@@ -164,7 +165,8 @@ def scaling(table: dict[str, Any]) -> str:
     counted = [line["counted"] for line in table["measured"] if "counted" in line]
     count = next(iter(counted[0].values()))["reductions"] if counted else 0
     constants = (
-        f"Measured: {1000 * c['compute']:.1f} ms an image, noise {c['noise']:.2f}, reading "
+        f"Measured: {1000 * c['compute']:.1f} ms an image, {100 * c['norms_over_processes']:.0f} % "
+        f"more with norms over processes, noise {c['noise']:.2f}, reading "
         f"{1000 * c['reading']:.2f} ms an image, latency {1e6 * c['latency']:.0f} us, "
         f"{c['bandwidth'] / 1e9:.2f} GB/s, {c['gradient_bytes'] / 1e6:.0f} MB of gradients, "
         f"{count} reductions of norm statistics a step ({c['norm_layers']} layers), "
