@@ -56,6 +56,9 @@ def fitted(lines: list[dict[str, Any]]) -> Machine:
     found: dict[str, Any] = {}
     for line in lines:
         found |= line.get("constants", {})
+    for line in lines:
+        if line.get("scaling") == "weak" and line["processes"] == 2:
+            found["norms_over_processes"] = line["silent"] / line["alone"] - 1
     times = next(
         (line["reductions"]["2"] for line in lines if "2" in line.get("reductions", {})), {}
     )

@@ -25,6 +25,7 @@ class Machine:
     """Constants of a cluster and of a network; the defaults are ResNet-50 at 224 pixels."""
 
     compute: float = 1 / 1500  # seconds an image: both views, both networks, backward
+    norms_over_processes: float = 0.0  # share of the compute that they cost more than norms of one
     backward_share: float = 0.5  # of the compute, over which gradients are hidden
     reading: float = 1 / 3000  # seconds an image for one worker's data readers
     latency: float = 10e-6  # of one hop, seconds
@@ -64,10 +65,11 @@ def simulate(
     """Means over simulated steps, in seconds, and the share of time that failures leave."""
     draw = np.random.default_rng((seed, workers))
     own = batch / workers
-    compute = own * machine.compute * draw.lognormal(0, machine.noise, (steps, workers))
+    busy = own * machine.compute * (1 + (machine.norms_over_processes if workers > 1 else 0))
+    compute = busy * draw.lognormal(0, machine.noise, (steps, workers))
     compute *= np.where(draw.random((steps, workers)) < machine.straggle, machine.slow, 1)
     slowest = np.maximum(compute, own * machine.reading).max(1)  # (steps,)
-    norms, gradients = communication(machine, workers, own * machine.compute)
+    norms, gradients = communication(machine, workers, busy)
     between = machine.hours_between_failures * 3600 / workers
     interval = math.sqrt(2 * machine.save * between)  # Young's
     lost = machine.save / interval + (machine.restart + interval / 2) / between
@@ -76,8 +78,8 @@ def simulate(
         "workers": workers,
         "images_each": own,
         "step": step,
-        "compute": own * machine.compute,
-        "waiting_for_stragglers": float(slowest.mean()) - own * machine.compute,
+        "compute": busy,
+        "waiting_for_stragglers": float(slowest.mean()) - busy,
         "norm_statistics": norms,
         "gradients": gradients,
         "images_a_second": batch / step * (1 - lost),

@@ -3,9 +3,10 @@ communication takes, and what benchmarks/scale_model.py predicts from constants 
 
 Weak: the same images in each process; strong: the same images over all of them. A step is the
 loop's own (views, both networks, DDP, norms over all processes, LARS, target). The communication
-share is what a step with one process's part of the batch takes longer in company than alone, the
-processes being as many in both cases, so that cores that are shared are no communication. Both take
-turns, and lower quartiles count: a machine with other work makes some steps longer, none shorter.
+share is what a step with one process's part of the batch takes longer in company than silent: with
+the same arithmetic (norms that span processes are slower than torch's) in as many processes that
+exchange nothing, so that neither that nor cores that are shared count. All kinds take turns, and
+lower quartiles count: a machine with other work makes some steps longer, none shorter.
 
     python benchmarks/scaling.py --processes 1 2 4 --model resnet18 --image-size 64 --images 32
 """
@@ -34,17 +35,29 @@ from byol.engine.device import cores, environment
 from byol.engine.gradients import forward_backward, over_processes
 from byol.engine.optimizer import build_optimizer
 from byol.engine.processes import ALONE, Processes, pick_device, start
+from byol.networks.norm import span_
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results" / "scaling.json"
 
 
 class Run:
-    """A network over `processes`, and its step on random images."""
+    """A network over `company`, and its step on random images; silent: it computes what it would
+    over several processes, and exchanges nothing."""
 
-    def __init__(self, config: Config, own: int, device: torch.device, company: Processes) -> None:
+    def __init__(
+        self,
+        config: Config,
+        own: int,
+        device: torch.device,
+        company: Processes,
+        silent: bool = False,
+    ) -> None:
+        self.silent = silent
         self.config, self.own, self.device = config, own, device
         self.learner = build_learner(config).to(device).to(memory_format=torch.channels_last)
         self.network = over_processes(config, self.learner, device, company)
+        if silent:
+            span_(self.learner, own)
         self.optimizer = build_optimizer(config, self.learner)
         size = config.data.image_size
         images = torch.randint(0, 256, (own, 3, size, size), dtype=torch.uint8, device=device)
@@ -53,7 +66,11 @@ class Run:
 
     def step(self, batch: Batch) -> None:
         """As engine/fit.py does it, without its looks at what was asked for."""
+        said = dist.all_reduce
+        if self.silent:
+            dist.all_reduce = lambda *_: None
         forward_backward(self.config, self.network, batch, self.device)
+        dist.all_reduce = said
         self.optimizer.step()
         self.learner.update_target(0.99)
         self.optimizer.zero_grad(set_to_none=True)
@@ -92,22 +109,25 @@ def scaled(
     own = options.images // (1 if kind == "weak" else here.world)
     config = with_options(config, {"batch_size": own * here.world})
     runs = [Run(config, own, device, company) for company in (here, ALONE)]
-    together, alone = alternating(runs, options.steps, here)
-    whole = max(here.gather(undisturbed(together)))
-    slowest = max(here.gather(undisturbed(alone)))
+    if here.world > 1 and device.type == "cpu":  # where torch's norms are replaced by others
+        runs.append(Run(config, own, device, ALONE, silent=True))
+    times = alternating(runs, options.steps, here)
+    slowest = [max(each) for each in zip(*here.gather(list(map(undisturbed, times))), strict=True)]
+    whole, alone, silent = slowest[0], slowest[1], slowest[-1]
     row = {
         "scaling": kind,
         "processes": here.world,
         "images_each": own,
         "seconds": whole,
-        "alone": slowest,
-        "communication": max(0.0, 1 - slowest / whole),
+        "alone": alone,
+        "silent": silent,
+        "communication": max(0.0, 1 - silent / whole),
     }
     if here.world == 1 and kind == "weak":
         weights = [w for w in runs[1].learner.parameters() if w.requires_grad]
         row["constants"] = {
-            "compute": slowest / own,
-            "noise": spread(alone),
+            "compute": alone / own,
+            "noise": spread(times[1]),
             "gradient_bytes": float(sum(w.numel() * w.element_size() for w in weights)),
         }
     return row
@@ -194,6 +214,7 @@ def main() -> int:
     if options.one:
         measure(options)
         return 0
+    load = os.getloadavg()[0]  # of what else the machine does
     lines = [line for count in options.processes for line in launch(count)]
     machine = fitted(lines)
     rows = [{**row, **predicted(machine, row)} for row in lines if "scaling" in row]
@@ -204,6 +225,7 @@ def main() -> int:
     table = {
         "environment": {k: v for k, v in environment().items() if k != "command"},
         "command": " ".join(["python benchmarks/scaling.py", *sys.argv[1:]]),
+        "load": load,
         "constants": short(vars(machine)),
         "measured": [short(line) for line in measured],
         "rows": [short(row) for row in rows],

@@ -147,14 +147,15 @@ def fault(table: dict[str, Any]) -> str:
 def scaling(table: dict[str, Any]) -> str:
     """A row a measurement of benchmarks/scaling.py, the model beside it; then the constants."""
     cores = table["environment"]["cores"]
-    header = ["scaling", "processes", "images each", "step, ms", "alone, ms", "communication, %"]
+    header = ["scaling", "processes", "images each", "step, ms", "alone, ms", "silent, ms"]
+    header += ["communication, %"]
     header += ["model: step, ms", "communication, %"]
     body = [
         [
             r["scaling"],
             f"{r['processes']}{' (over-subscribed)' if r['processes'] > cores else ''}",
             r["images_each"],
-            *(1000 * r[key] for key in ("seconds", "alone")),
+            *(1000 * r[key] for key in ("seconds", "alone", "silent")),
             100 * r["communication"],
             1000 * r["predicted_seconds"],
             100 * r["predicted_communication"],
@@ -165,7 +166,8 @@ def scaling(table: dict[str, Any]) -> str:
     counted = [line["counted"] for line in table["measured"] if "counted" in line]
     count = next(iter(counted[0].values()))["reductions"] if counted else 0
     constants = (
-        f"Measured: {1000 * c['compute']:.1f} ms an image, noise {c['noise']:.2f}, reading "
+        f"Measured: {1000 * c['compute']:.1f} ms an image, {100 * c['norms_over_processes']:.0f} % "
+        f"more with norms over processes, noise {c['noise']:.2f}, reading "
         f"{1000 * c['reading']:.2f} ms an image, latency {1e6 * c['latency']:.0f} us, "
         f"{c['bandwidth'] / 1e9:.2f} GB/s, {c['gradient_bytes'] / 1e6:.0f} MB of gradients, "
         f"{count} reductions of norm statistics a step ({c['norm_layers']} layers), "
@@ -176,17 +178,16 @@ def scaling(table: dict[str, Any]) -> str:
         ["all-reduce, bytes", *(f"{world} processes, ms" for world in sizes)],
         [[n, *(f"{1000 * sizes[w][n]:.2f}" for w in sizes)] for n in next(iter(sizes.values()))],
     )
-    return "\n\n".join(
-        [markdown(header, body), constants, reduced, f"`{table['command']}`", f"{where(table)}."]
-    )
+    load = f"{where(table)}, {cores} cores; load of other work when it began: {table['load']:.1f}."
+    return "\n\n".join([markdown(header, body), constants, reduced, f"`{table['command']}`", load])
 
 
 def billion(table: dict[str, Any]) -> str:
     """A row a size of benchmarks/billion.py."""
     header = ["images", "index, GB", "start, s", "order, ms a step", "places, ms a step"]
     header += ["memory, MB", "pages of the index, MB", "pickled, bytes"]
-    keys = ("file_gb", "start_seconds", "order_ms_a_step", "places_ms_a_step")
-    keys += ("own_mb", "mapped_mb", "pickled_bytes")
+    keys = ["file_gb", "start_seconds", "order_ms_a_step", "places_ms_a_step"]
+    keys += ["own_mb", "mapped_mb", "pickled_bytes"]
     rows = [[f"{r['images']:,}", *(f"{r[key]:g}" for key in keys)] for r in table["rows"]]
     made = table["making"]
     return (

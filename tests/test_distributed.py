@@ -50,10 +50,14 @@ class NoMonitor:
 
 
 def train(
-    folder: Path, options: dict[str, Any], stop: int | None = None, steps: int = STEPS
+    folder: Path,
+    options: dict[str, Any],
+    stop: int | None = None,
+    steps: int = STEPS,
+    bad: int | None = None,
 ) -> dict[str, Any]:
     """The loop in float64; losses, gradients, weights and averages. `stop`: SIGTERM at a step,
-    which the last process alone receives."""
+    which the last process alone receives; `bad`: one that it alone finds not finite."""
     config = with_options(Config(), {**OPTIONS, **options})
     if steps != STEPS:
         config = replace(config, optim=replace(config.optim, epochs=(steps + 0.5) * BATCH / IMAGES))
@@ -70,6 +74,9 @@ def train(
     with start(wants_gpu=False) as processes, pytest.MonkeyPatch.context() as patch:
         if stop is not None and processes.rank == processes.world - 1:
             patch.setattr(schedules, "learning_rate", _stopping(stop))
+        if bad is not None and processes.rank == processes.world - 1:
+            answers = (torch.tensor(step != bad) for step in range(steps))
+            patch.setattr("byol.engine.step._finite", lambda *_: next(answers))
         loader = ResidentLoader(
             images, torch.zeros(IMAGES, dtype=torch.int64), size=16,
             crops=(CropSpec(), CropSpec()), batch_size=BATCH, seed=0,
@@ -154,6 +161,13 @@ def test_a_resnet_over_several_processes(tmp_path: Path, world: int, accumulatio
     options = {"model": "resnet18", "accumulation": accumulation, "base_lr": 0.02}
     alone = several(1, train, tmp_path / "one", options)[0]
     for found in several(world, train, tmp_path / "several", options):
+        close(found, alone)
+
+
+def test_a_step_that_one_finds_bad_is_skipped_by_all(tmp_path: Path) -> None:
+    alone = several(1, train, tmp_path / "one", {}, None, STEPS, 4)[0]
+    assert len(alone["gradients"]) == STEPS - 1
+    for found in several(3, train, tmp_path / "three", {}, None, STEPS, 4):
         close(found, alone)
 
 

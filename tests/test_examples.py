@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def test_two_nodes_on_one_machine(tmp_path: Path) -> None:
     options = "--epochs 1 --warmup-epochs 0 --batch-size 128 --final-linear false --quiet"
     command = [str(EXAMPLES / "two_nodes.sh"), "1", str(tmp_path / "run"), "digits"]
     command += ["--model", "convnet-16", *options.split()]
-    subprocess.run(command, check=True, env={**os.environ, "PORT": "29457"})
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))  # its python
+    subprocess.run(command, check=True, env={**os.environ, "PATH": path, "PORT": "29457"})
     assert (tmp_path / "run" / "result.json").exists()
     machine = yaml.safe_load((tmp_path / "run" / "environment.json").read_text())
     assert len(machine["processes"]) == 2

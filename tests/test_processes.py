@@ -12,7 +12,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from byol.engine import place as places
 from byol.engine.place import Place
-from byol.engine.processes import ALONE, Processes, start
+from byol.engine.processes import ALONE, Processes, hint, start
 from byol.errors import Agreed, Lost, UserError
 from tests.several import several
 
@@ -118,6 +118,17 @@ def _on_gpus(seen: list[str]) -> tuple[int | None, int]:
 def test_each_process_has_a_gpu_of_its_own(seen: list[str], own: list[int | None]) -> None:
     """The launcher shows all GPUs to each process (torchrun), or to each its own (srun)."""
     assert several(3, _on_gpus, seen) == [(gpu, 3) for gpu in own]
+
+
+def test_a_machine_with_several_gpus_says_how_to_use_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    for count, says in ((1, False), (4, True)):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        for processes, device in ((ALONE, gpu), (ALONE, torch.device("cpu"))):
+            sentence = hint(processes, device)
+            assert (sentence is not None) == (says and device == gpu)
+    assert "torchrun --nproc-per-node 4 -m byol" in str(hint(ALONE, gpu))
+    assert hint(Processes(Place(0, 4)), gpu) is None
 
 
 def _ending(how: str) -> Any:
