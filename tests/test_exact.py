@@ -122,7 +122,7 @@ def test_crops_of_bytes(box: tuple[int, int, int, int], size: int) -> None:
     """Crops from memory are rounded once. The exception is F.interpolate: it rounds and clips after
     each of its two passes (bytes in between are what makes it fast), so half a level of the first
     reaches the second times its absolute weights, at most 1.2; and where the first overshoots black
-    or white, what is cut off is missing. There it does what Pillow does."""
+    or white, what is cut off is missing. Pillow, which does so too, is no closer."""
     at, (top, left, height, width) = torch.tensor([box]), box
     for low, high in ((64, 192), (0, 256)):
         pixels = np.random.default_rng(1).integers(low, high, (60, 80, 3), np.uint8)
@@ -135,5 +135,6 @@ def test_crops_of_bytes(box: tuple[int, int, int, int], size: int) -> None:
             assert (cropped.double() - exact).abs().max() < 0.5 * 1.2 + 0.5
             assert (cropped.double() - exact).mean().abs() < 0.02
         part = Image.fromarray(pixels[top : top + height, left : left + width])
-        pillow = np.asarray(part.resize((size, size), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
-        assert np.abs(cropped.numpy().astype(int) - pillow).max() <= 1
+        pillow = np.array(part.resize((size, size), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+        theirs = (torch.from_numpy(pillow).double() - exact).abs()
+        assert (cropped.double() - exact).abs().mean() < 1.01 * theirs.mean()
