@@ -14,7 +14,9 @@ TOLERANCE: dict[torch.dtype, dict[str, Any]] = {
     torch.float64: {"rtol": 1e-10, "atol": 1e-12},
     torch.float32: {"rtol": 1e-5, "atol": 1e-5},
 }
-COLOUR = {  # operation and the name of its parameter in the arrays
+COLOUR: dict[
+    str, tuple[Callable[[Tensor, Tensor], Tensor], str]
+] = {  # operation and the name of its parameter in the arrays
     "brightness": (ops.adjust_brightness, "delta"),
     "contrast": (ops.adjust_contrast, "factor"),
     "saturation": (ops.adjust_saturation, "factor"),
