@@ -106,11 +106,10 @@ class Steps:
     ) -> None:
         self.training, self.device = training, device
         self.upcoming = Upcoming(batches, lambda batch: views_of(config, batch, device))
-        self.turns = iter(self.upcoming)
 
     def __call__(self) -> float:
         """One step; the seconds that it waited for data."""
-        _, views = next(self.turns)
+        _, views = self.upcoming.take()
         found = self.training.gradients(views)
         self.upcoming.fetch()
         _, tau = self.training.rates(100)

@@ -44,6 +44,7 @@ def where(table: dict[str, Any]) -> str:
     """Device and versions in one line."""
     e = table["environment"]
     device = e.get("device") or f"{e['cpu']}, {e['threads']} threads"
+    device = ", ".join([*e.get("devices", []), device])
     if e.get("at_once", 1) > 1:
         device += f", up to {e['at_once']} runs at once"
     return f"{device}, Python {e['python']}, torch {e['packages']['torch']}"
@@ -230,6 +231,17 @@ def literal(table: dict[str, Any]) -> str:
     )
 
 
+def monitored(table: dict[str, Any]) -> str:
+    """What a run's monitor wrote on its way."""
+    rows = []
+    for r in table["rows"]:
+        epochs = r["step"] * table["batch_size"] / table["images"]
+        rank = f"{r['projection_rank']:.0f}"
+        rows.append([r["step"], f"{epochs:.1f}", f"{r['knn']:.1f}", f"{r['probe']:.1f}", rank])
+    header = ["step", "epochs", "kNN", "online probe", "rank of the projections"]
+    return f"{markdown(header, rows)}\n\n`{table['command']}`\n\n{where(table)}."
+
+
 def gpu(table: dict[str, Any]) -> str:
     """Throughput and utilisation by case, then where the time of the first one goes."""
     rows = []
@@ -251,7 +263,7 @@ def gpu(table: dict[str, Any]) -> str:
     )
     top = [[k["kernel"], k["ms"], f"{100 * k['share']:.1f} %"] for k in first["kernels"]]
     kernels = markdown([f"kernel ({first['case']})", "ms a step", "share"], top)
-    how = f"`{table['command']}`, {first['device']}, {table['date']}; {where(table)}."
+    how = f"`{table['command']}`, {table['date']}; {where(table)}."
     return f"{markdown(header, rows)}\n\n{kernels}\n\n{how}"
 
 
@@ -280,6 +292,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "cifar": run,
     "cifar-resnet18": run,
+    "cifar-gpu": monitored,
     "photos": run,
     "sizes": sweep,
     "batches": sweep,

@@ -44,6 +44,7 @@ class Progressed:
     step: int = 0
     skipped: int = 0
     skipped_in_a_row: int = 0
+    collapsed: bool = False  # by the last measurement
 
 
 def fit(
@@ -83,6 +84,19 @@ def fit(
         if monitor:
             keep(learner)
 
+    def measure() -> dict[str, Any]:
+        nonlocal numbers, verdict
+        before = verdict.verdict
+        processes.mean_(own)
+        if monitor and log:
+            numbers, verdict = monitor.measure(learner, at.step)
+            log.write(at.step, **numbers, verdict=verdict.verdict)
+        verdict = processes.from_main(verdict)  # the others wait here
+        at.collapsed = verdict.verdict == "collapsed"
+        if verdict.verdict != before:
+            _warn(verdict, at.step, progress, processes)
+        return {"kNN": numbers.get("knn"), "verdict": verdict.verdict}
+
     title = f"{config.network.model}, {images} images, {config.optim.epochs:g} epochs"
     batch_size = config.optim.batch_size
     progress = Progress(total_steps, batch_size, at.step, mode, title)  # type: ignore[arg-type]
@@ -93,7 +107,8 @@ def fit(
         saved = time.monotonic()
         batches = loader.batches(at.step, total_steps)
         upcoming = Upcoming(batches, lambda batch: views_of(config, batch, device))
-        for batch, views in upcoming:
+        while not (at.step == total_steps or at.collapsed and train.stop_on_collapse):
+            batch, views = upcoming.take()
             torch.manual_seed(_dropout_seed(train.seed, at.step, processes.rank))
             found = training.gradients(views)
             if device.type != "cpu":
@@ -109,39 +124,30 @@ def fit(
                 training.update(found, tau)
                 at.skipped_in_a_row = 0
             at.step += 1
+            is_last = at.step == total_steps
 
             shown: dict[str, Any] = {}
-            if at.step % train.log_every == 0 or at.step == total_steps:
+            if at.step % train.log_every == 0 or is_last:
                 shown = _numbers(found, lr, tau, processes)
                 if log:
                     log.write(at.step, **shown, skipped=at.skipped)
-            if at.step % every == 0 or at.step == total_steps:
-                processes.mean_(own)
-                if monitor and log:
-                    numbers, verdict = monitor.measure(learner, at.step)
-                    log.write(at.step, **numbers, verdict=verdict.verdict)
-                verdict = processes.from_main(verdict)  # the others wait here
-                _warn(verdict, at.step, progress, processes)
-                shown |= {"verdict": verdict.verdict}
-                shown |= {"kNN": numbers["knn"]} if "knn" in numbers else {}
-                if verdict.verdict == "collapsed" and train.stop_on_collapse:
-                    save()
-                    break
-            progress.advance(
-                at.step, upcoming.waited, **{k: shown[k] for k in _SHOWN if k in shown}
-            )
-            if is_stopped:
-                save()
-                raise Interrupted(f"stopped at step {at.step} of {total_steps}")
-            if is_due or at.step == total_steps:
+            if at.step % every == 0 or is_last:
+                shown |= measure()
+            progress.advance(at.step, upcoming.waited, **_short(shown))
+            if is_due or is_last or is_stopped or at.collapsed:
                 save()
                 saved = time.monotonic()
+            if is_stopped:
+                raise Interrupted(f"stopped at step {at.step} of {total_steps}")
     if monitor and not numbers:
         numbers, verdict = monitor.measure(learner, at.step)
     return numbers, verdict
 
 
-_SHOWN = ("loss", "lr", "tau", "kNN", "verdict")
+def _short(shown: dict[str, Any]) -> dict[str, Any]:
+    """What the bar has room for."""
+    names = ("loss", "lr", "tau", "kNN", "verdict")
+    return {name: shown[name] for name in names if shown.get(name) is not None}
 
 
 def _dropout_seed(seed: int, step: int, rank: int) -> int:

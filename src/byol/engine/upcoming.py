@@ -8,7 +8,7 @@ from byol.engine.gradients import Views
 
 
 class Upcoming:
-    """(batch, views) in order, each made when it is asked for or fetched, whichever is first.
+    """(batch, views) in order, each made when it is taken or fetched, whichever is first.
 
     waited: the seconds for which the last fetch waited for data.
     """
@@ -26,10 +26,10 @@ class Upcoming:
             self.waited = time.monotonic() - began
             self._next = None if batch is None else (batch, self._make(batch))
 
-    def __iter__(self) -> Iterator[tuple[Batch, Views]]:
-        while True:
-            self.fetch()
-            if self._next is None:
-                return
-            made, self._next = self._next, None
-            yield made
+    def take(self) -> tuple[Batch, Views]:
+        """The next one. Raises StopIteration after the last."""
+        self.fetch()
+        if self._next is None:
+            raise StopIteration
+        made, self._next = self._next, None
+        return made
