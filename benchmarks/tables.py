@@ -43,8 +43,7 @@ def _short(option: Any) -> Any:
 def where(table: dict[str, Any]) -> str:
     """Device and versions in one line."""
     e = table["environment"]
-    device = e.get("device") or f"{e['cpu']}, {e['threads']} threads"
-    device = ", ".join([*e.get("devices", []), device])
+    device = ", ".join(e.get("devices", [])) or f"{e['cpu']}, {e['threads']} threads"
     if e.get("at_once", 1) > 1:
         device += f", up to {e['at_once']} runs at once"
     return f"{device}, Python {e['python']}, torch {e['packages']['torch']}"
@@ -101,6 +100,11 @@ def sweep(table: dict[str, Any]) -> str:
     return f"{markdown(header, rows)}\n\n{where(table)}."
 
 
+_HEADS = {"mean_per_class": "mean per class", "pixel_accuracy": "pixels right", "miou": "mean IoU"}
+_HEADS |= {"top1": "top-1", "top5": "top-5", "ap50_voc": "AP50 (VOC)", "ap50": "AP50", "ap": "AP"}
+_HEADS |= {f"pct{n}": f"within 1.25^{n}" for n in (1, 2, 3)}
+
+
 def evaluation(table: dict[str, Any]) -> str:
     """A command of benchmarks/evaluations.py: rows by metrics, the paper's figures last."""
     rows, metrics = table["rows"], table["metrics"]
@@ -111,14 +115,26 @@ def evaluation(table: dict[str, Any]) -> str:
     if table["paper"]:
         paper = [table["paper"].get(m, "") for m in shown]
         body.append([f"paper: {table['paper_data']}", *paper])
-    figures = [
-        [
-            _text(cell) if m not in ("rms", "rel") or cell == "" else f"{cell:.3f}"
-            for m, cell in zip(["", *shown], line, strict=True)
-        ]
-        for line in body
-    ]
-    return f"{markdown(['', *shown], figures)}\n\n`{table['command']}`\n\n{where(table)}."
+    figures = [[line[0], *map(_figure, shown, line[1:])] for line in body]
+    heads = ["", *(_HEADS.get(m, m) for m in shown)]
+    return f"{markdown(heads, figures)}\n\n`{table['command']}`\n\n{_took(table)}."
+
+
+def _figure(metric: str, value: Any) -> str:
+    form = {"rms": ".3f", "rel": ".3f", "lr": "g"}.get(metric, ".1f")
+    return "" if value == "" else f"{value:{form}}"
+
+
+def pretraining(table: dict[str, Any]) -> str:
+    """A run that the evaluations begin from: what it was, and what it said of itself at its end."""
+    found = table["result"]
+    verdict = found and "{verdict}: {reason}".format(**found["collapse"])
+    said = verdict or "It was stopped before its last step"
+    return f"{table['images']} images. {said}.\n\n`{table['command']}`\n\n{_took(table)}."
+
+
+def _took(table: dict[str, Any]) -> str:
+    return f"{where(table)}; {table['seconds']:.0f} seconds" if "seconds" in table else where(table)
 
 
 def kill(table: dict[str, Any]) -> str:
@@ -305,9 +321,10 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "speed/literal": literal,
     "speed/gpu": gpu,
 }
-for _name in ("knn", "linear", "semisup", "semisup-all", "transfer", "finetune"):
+TABLES["scenes"] = pretraining
+for _name in ("knn", "linear", "supervised", "semisup", "semisup-all", "transfer", "finetune"):
     TABLES[f"evaluate-cifar-{_name}"] = evaluation
-for _name in ("segment", "detect", "depth"):
+for _name in ("photos-knn", "photos-linear", "segment", "detect", "depth"):
     TABLES[f"evaluate-{_name}"] = evaluation
 
 

@@ -124,7 +124,8 @@ def _check_classes(train: Source, test: Source | None) -> None:
     if surplus:
         named = ", ".join(names[i] if i < len(names) else str(i) for i in surplus[:5])
         more = ", ..." if len(surplus) > 5 else ""
+        first = test.locate(int(np.flatnonzero(_labels(test) == surplus[0])[0]))
         raise UserError(
             f"{test.name} has {len(surplus)} classes of which {train.name} has no image ({named}"
-            f"{more}): add training images, or take them out of the test set"
+            f"{more}; the first is {first}): add training images, or take them out of the test set"
         )
