@@ -218,7 +218,7 @@ from byol.cli import main
 
 leave = dist.destroy_process_group
 if os.environ["RANK"] == "0":
-    dist.destroy_process_group = lambda: (time.sleep(0.7), leave())
+    dist.destroy_process_group = lambda: (time.sleep(1.5), leave())
 sys.exit(main())
 """
 
