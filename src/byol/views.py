@@ -117,7 +117,7 @@ def apply(crops: Tensor, draws: Draws) -> Tensor:
         drawn = Draws(**{name: array[part] for name, array in vars(draws).items()})
         x = torch.empty(crops[part].shape, dtype=dtype, device=crops.device)
         x.copy_(crops[part])
-        view[part] = _apply(x if crops.is_floating_point() else x.mul_(1 / 255), drawn)
+        view[part] = _apply(x if crops.is_floating_point() else x.div_(255), drawn)
     return view
 
 
