@@ -2,10 +2,12 @@
 
     python -m benchmarks.memory [--model resnet50-2x --size 224 --batch 256 --precision bf16]
     python -m benchmarks.memory --model resnet18 --size 32 --batch 256 --run
+    python -m benchmarks.memory --model resnet50 --batch 16 --precision fp32 --peers
 
 Every tensor that a step makes is counted from its first use until it is freed; the arithmetic
 itself is left out (fake tensors), so that a network needs no machine that holds it. With --run the
-steps are run in processes of their own and their resident memory is read, too.
+steps are run in processes of their own and their resident memory is read, too, interpreter and
+libraries included; with --peers also that of the other packages, which run as many steps.
 """
 
 import argparse
@@ -22,12 +24,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.step import configuration
+from benchmarks.peers import Elsewhere, PeerError, workers
+from benchmarks.step import configuration, prepare
 from benchmarks.timing import HOME
 from byol.build import build_learner
 from byol.config import Config
 from byol.engine.device import autocast, environment
 from byol.engine.gradients import over_processes
+from byol.engine.memory import keep_freed
 from byol.engine.optimizer import build_optimizer
 from byol.engine.processes import ALONE
 
@@ -91,15 +95,33 @@ def counted(config: Config) -> float:
 
 
 def resident(arguments: Sequence[str]) -> float:
-    """GB that a process which runs two steps holds more than one that has only begun."""
+    """GB that a process holds at most which runs two steps as the loop does."""
     command = [sys.executable, "-m", "benchmarks.memory", *arguments, "--inside"]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def _inside(config: Config) -> float:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    two_steps(config)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e9
+    keep_freed()
+    step, _ = prepare(config, torch.device("cpu"), with_floor=False)
+    step()
+    step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def of_peers(network: str, size: int, batch: int, setting: str) -> dict[str, dict[str, float]]:
+    """The same of each peer; one that cannot do the step is left out."""
+    rows = {}
+    with workers() as peers:
+        for name, worker in peers.items():
+            options = {"network": network, "size": size, "batch": batch, "setting": setting}
+            try:
+                Elsewhere(worker, "step", **options)(2)
+            except PeerError as error:
+                print(f"{name} is left out: {error}")
+                continue
+            rows[name] = {"resident_gb": float(worker.ask(task="memory")["gb"])}
+            print(f"{name:14}  resident_gb {rows[name]['resident_gb']:.2f}")
+    return rows
 
 
 def main() -> None:
@@ -110,6 +132,7 @@ def main() -> None:
     parser.add_argument("--stem", default="large")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--run", action="store_true", help="run the steps, too")
+    parser.add_argument("--peers", action="store_true", help="run the other packages, too")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--checkpointing", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -120,14 +143,18 @@ def main() -> None:
     rows: dict[str, dict[str, float]] = {}
     for name, flags in (("plain", []), ("checkpointing", ["--checkpointing"])):
         rows[name] = {"counted_gb": counted(configuration(*case, bool(flags)))}
-        if asked.run:
+        if asked.run or asked.peers:
             rows[name]["resident_gb"] = resident([*sys.argv[1:], *flags])
         print(f"{name:14}", "  ".join(f"{key} {value:.2f}" for key, value in rows[name].items()))
+    if asked.peers:
+        rows |= of_peers(asked.model, asked.size, asked.batch, asked.precision)
     what = "-".join(str(part) for part in case)
     target = HOME / "results" / "speed" / f"memory-{what}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     machine = {key: value for key, value in environment().items() if key != "command"}
-    target.write_text(json.dumps({"environment": machine, "rows": rows}, indent=1) + "\n")
+    command = " ".join(["python -m benchmarks.memory", *sys.argv[1:]])
+    table = {"environment": machine, "command": command, "rows": rows}
+    target.write_text(json.dumps(table, indent=1) + "\n")
 
 
 if __name__ == "__main__":

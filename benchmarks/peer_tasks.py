@@ -157,6 +157,10 @@ def serve(name: str, lines: Iterator[str], answer: Callable[[Any], None]) -> Non
             if request["task"] == "notes":
                 answer({"notes": notes(name)})
                 continue
+            if request["task"] == "memory":
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                answer({"gb": peak * 1024 / 1e9})
+                continue
             if kept != (asked := json.dumps(request["task"])):
                 work = None  # frees its memory first
                 torch.manual_seed(0)

@@ -126,14 +126,17 @@ def our_step(config: Config, learner: Byol, device: torch.device) -> Step:
     return Step(config, learner, network, build_optimizer(config, learner), monitor, 1000, 10)
 
 
-def prepare(config: Config, device: torch.device) -> tuple[Callable[[], None], Callable[[], None]]:
+def prepare(
+    config: Config, device: torch.device, with_floor: bool = True
+) -> tuple[Callable[[], None], Callable[[], None]]:
     """A step of this configuration and its floor."""
     size, batch = config.data.image_size, config.optim.batch_size
     learner = build_learner(config).to(device).to(memory_format=torch.channels_last)
     view1, view2 = torch.rand(2, batch, 3, size, size, device=device).unbind()
     views = [v.contiguous(memory_format=torch.channels_last) for v in (view1, view2)]
     labels = torch.arange(batch, device=device) % CLASSES
-    bare_products = floor(products(learner, view1), config.train.precision, device)
+    found = products(learner, view1) if with_floor else []
+    bare_products = floor(found, config.train.precision, device)
     training = our_step(config, learner, device)
 
     def step() -> None:

@@ -247,6 +247,16 @@ def literal(table: dict[str, Any]) -> str:
     )
 
 
+def memory(table: dict[str, Any]) -> str:
+    """What a step holds at most."""
+    rows = [
+        [who, *(f"{row[key]:.2f}" if key in row else "" for key in ("counted_gb", "resident_gb"))]
+        for who, row in table["rows"].items()
+    ]
+    header = ["at the peak of a step", "GB counted", "GB resident in the process"]
+    return f"{markdown(header, rows)}\n\n`{table['command']}`\n\n{where(table)}."
+
+
 def monitored(table: dict[str, Any]) -> str:
     """What a run's monitor wrote on its way."""
     rows = []
@@ -320,6 +330,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "speed/loader": loader,
     "speed/literal": literal,
     "speed/gpu": gpu,
+    "speed/memory-resnet50-2x-224-256-large-bf16": memory,
+    "speed/memory-resnet50-224-16-large-fp32": memory,
 }
 TABLES["scenes"] = pretraining
 for _name in ("knn", "linear", "supervised", "semisup", "semisup-all", "transfer", "finetune"):
