@@ -43,7 +43,7 @@ def resolve(
         config = replace(config, view1=view1, view2=view2)
     config = with_options(config, overrides)
     if "zero_gamma" not in overrides and not RESNET.fullmatch(config.network.model):
-        config = with_options(config, {"zero_gamma": False})  # a recipe's, made for ResNets
+        config = with_options(config, {"zero_gamma": "false"})  # a recipe's, made for ResNets
     if config.data.channels != 3:
         several = "s" * (config.data.channels != 1)
         reasons.append(
