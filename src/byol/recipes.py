@@ -133,9 +133,9 @@ def paper_1000_b512(optim: OptimConfig, images: int) -> Config:
 
 def small_32(optim: OptimConfig, images: int) -> Config:
     """Images of about 32 pixels on modest hardware: ResNet-18 with the standard stem, views without
-    blur, residual branches that start at 0 beside an identity, values by rule; 100 epochs, or as many
-    as make 3,000 steps. Expected on CIFAR-10 and cost: docs/results.md. On a GPU add --stem small
-    (3x3 stride 1), at several times the cost, and --compile true."""
+    blur, residual branches that start at 0 beside an identity, values by rule; 100 epochs, or as
+    many as make 3,000 steps. Expected on CIFAR-10 and cost: docs/results.md. On a GPU add
+    --compile true, and --stem small (3x3 stride 1), at several times the cost."""
     view1, view2 = PRESETS["small"]
     return Config(
         recipe="small-32",
