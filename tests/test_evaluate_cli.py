@@ -100,7 +100,7 @@ def test_data_that_cannot_be_measured_on(
     assert "flat has no labels" in said
     two = colours(tmp_path / "two", 10, ("blue", "green"))
     said = refused(capsys, "linear", run, two, "--eval-data", data / "test")
-    assert "1 classes of which" in said and "(red)" in said
+    assert "1 classes of which" in said and "(red)" in said and "test/red/red0.png" in said
     one = colours(tmp_path / "one", 1)
     assert "3 labelled images" in refused(capsys, "linear", run, one)
     assert "second image" in refused(capsys, "knn", run, one, "--k", "1")

@@ -43,7 +43,7 @@ LEVELS: dict[str, float] = {
     "engine.gradients": 3.2, "engine.optimizer": 3.2, "engine.log": 3, "engine.runfolder": 3,
     "engine.captured": 0, "engine.upcoming": 3.3, "engine.step": 3.3, "engine.fit": 4,
     # 5 to 8: tasks, recipes, the public functions, the command line
-    "tasks.beside": 4.5, "tasks.parts": 4.5, "tasks.sidebyside": 4.5,
+    "tasks.beside": 4.5, "tasks.papertable": 4.5, "tasks.parts": 4.5, "tasks.sidebyside": 4.5,
     "tasks.subject": 4.5, "tasks.training": 4.5,
     "tasks.logistic": 4.5, "tasks.augment": 4.6, "tasks.subsets": 4.6, "tasks.features": 4.7,
     "tasks.precision": 4.7, "tasks.extraction": 4.75, "tasks.serving": 4.8,

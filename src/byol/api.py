@@ -40,7 +40,7 @@ from byol.networks.norm import initialise_affine_
 from byol.resolve import resolve
 from byol.tasks import beside as others
 from byol.tasks import extraction, serving
-from byol.tasks.subject import open_subject
+from byol.tasks.subject import Subject, open_subject
 
 
 def pretrain(
@@ -313,15 +313,15 @@ def evaluate(
     if named and not hasattr(chosen, "baselines"):
         raise UserError(f"{protocol} trains the run's own network: there is nothing to put beside")
     folder = Path(out) if out else Path(run, "evaluations") if Path(run).is_dir() else None
-    work = folder and folder / "work" / "features"
+    work = folder and folder / "work" / f"features-{protocol}"
     with start() as processes:
         with processes.together():
+            own = {"trained": encoder}
             subjects = [
-                open_subject(which, own, device, workers, name, image_size, processes, work)
-                for which, own, name in [
-                    (run, encoder, "trained"),
-                    *((path, None, name) for name, path in named.items()),
-                ]
+                open_subject(
+                    path, own.get(name), device, workers, name, image_size, processes, work
+                )
+                for name, path in {"trained": run, **named}.items()
             ]
         if not processes.is_main:
             for subject in subjects:
@@ -330,17 +330,7 @@ def evaluate(
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
         task = importlib.import_module(f"byol.tasks.{protocol}")
-        with serving.served(subjects[0]):
-            result: dict[str, Any] = task.evaluate(subjects[0], data, chosen, folder, say)
-        for subject in subjects[1:]:
-            say(f"beside: {subject.name} ({named[subject.name]})")
-            alone, place = dataclasses.replace(chosen, baselines=False), None
-            if folder:
-                place = folder / "beside" / subject.name
-                place.mkdir(parents=True, exist_ok=True)
-            with serving.served(subject):
-                found = task.evaluate(subject, data, alone, place, say)
-            others.add(result, subject.name, found)
+        result = _measured(task, subjects, data, chosen, folder, say)
         if folder:
             written = {
                 "protocol": protocol,
@@ -354,8 +344,32 @@ def evaluate(
             text = json.dumps(written, indent=1) + "\n"
             atomic_write(folder / f"{protocol}.json", text.encode())
             say(f"written to {folder / protocol}.json")
-            shutil.rmtree(folder / "work" / "features", ignore_errors=True)
+        if work:
+            shutil.rmtree(work, ignore_errors=True)
         return processes.from_main(result)
+
+
+def _measured(
+    task: Any,
+    subjects: Sequence[Subject],
+    data: Any,
+    chosen: Any,
+    folder: Path | None,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """The result of the first, with the rows of the others in it."""
+    with serving.served(subjects[0]):
+        result: dict[str, Any] = task.evaluate(subjects[0], data, chosen, folder, say)
+    for subject in subjects[1:]:
+        say(f"beside: {subject.name}")
+        place = folder and folder / "beside" / subject.name
+        if place:
+            place.mkdir(parents=True, exist_ok=True)
+        alone = dataclasses.replace(chosen, baselines=False)
+        with serving.served(subject):
+            found = task.evaluate(subject, data, alone, place, say)
+        others.add(result, subject.name, found)
+    return result
 
 
 def show_views(

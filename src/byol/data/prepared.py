@@ -127,5 +127,6 @@ def _check_classes(train: Source, test: Source | None) -> None:
         first = test.locate(int(np.flatnonzero(_labels(test) == surplus[0])[0]))
         raise UserError(
             f"{test.name} has {len(surplus)} classes of which {train.name} has no image ({named}"
-            f"{more}; the first is {first}): add training images, or take them out of the test set"
+            f"{more}), such as that of {first}: add training images, or take them out of "
+            "the test set"
         )

@@ -26,16 +26,15 @@ from byol.tasks.extraction import frozen
 from byol.tasks.features import baseline, open_labelled
 from byol.tasks.finetune import norm_momentum, trial
 from byol.tasks.logistic import STRENGTHS, fit, path
+from byol.tasks.papertable import PAPER, Row, paper, table
 from byol.tasks.subject import Subject, key, untrained
 from byol.tasks.subsets import held_out, orders
 from byol.tasks.training import remembered, watched
 
 LRS = tuple(10 ** (-4 + i / 2) for i in range(7))
 WEIGHT_DECAYS = (0.0, *(10 ** (-6 + i / 2) for i in range(7)))
-PAPER = ("BYOL (paper)", "supervised (paper)", "random (paper)")
 METRICS = {**metrics.SUMMARY, "map11": "11-point mean average precision in %"}
 
-Row = dict[str, float]
 Say = Callable[[str], None]
 
 
@@ -77,9 +76,7 @@ def evaluate(
         "metrics": {
             name: f"{BENCHMARKS[name].title}: {METRICS[BENCHMARKS[name].metric]}" for name in sets
         },
-        "paper": {
-            name: dict(zip(PAPER, _paper(name, options.mode), strict=False)) for name in sets
-        },
+        "paper": {name: dict(zip(PAPER, paper(name, options.mode), strict=False)) for name in sets},
         "chosen": sets,
         "sizes": sizes,
         "missing": missing,
@@ -237,22 +234,3 @@ def finetuned(subject: Subject, task: Task, options: Transfer, work: Path | None
     row = run(Joined(task.train, task.valid), {"test": task.test}, *chosen)["test"]
     row = row | {"lr": chosen[0], "weight_decay": chosen[1]}
     return row if best != best else row | {"valid": best}
-
-
-def _paper(name: str, mode: str) -> tuple[float | None, ...]:
-    known = BENCHMARKS[name]
-    return known.linear if mode == "linear" else known.finetuned or (None, None, None)
-
-
-def table(sets: dict[str, dict[str, Row]], mode: str) -> list[str]:
-    """The paper's table: a line a set, our rows and the paper's figures as columns."""
-    rows = list(next(iter(sets.values())))
-    heads = [*rows, *PAPER[: 2 if mode == "linear" else 3]]
-    lines = [" ".join([f"{'set':<20}", f"{'metric':<15}", *(f"{head:>19}" for head in heads)])]
-    for name, found in sets.items():
-        known = BENCHMARKS[name]
-        ours = [found[row][known.metric] for row in rows]
-        cells = ["-" if v is None else f"{v:.1f}" for v in (*ours, *_paper(name, mode))]
-        cells = [f"{cell:>19}" for cell in cells]
-        lines.append(" ".join([f"{known.title:<20}", f"{known.metric:<15}", *cells]))
-    return lines
