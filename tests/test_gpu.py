@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 import byol
 from byol import gated, views
@@ -73,6 +74,29 @@ def test_a_bad_step_of_a_graph_leaves_no_trace() -> None:
     for name, value in step.learner.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert np.isfinite(_take(step, 11))
+
+
+def test_a_graph_draws_masks_anew_and_by_the_seed() -> None:
+    weight = nn.Parameter(torch.ones(1000, device=CUDA))
+
+    def compute(x: Tensor) -> Tensor:
+        loss = nn.functional.dropout(weight * x).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    captured = Captured(compute, [weight])
+
+    def gradient(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        captured(torch.ones(1000, device=CUDA))
+        assert weight.grad is not None
+        found, weight.grad = weight.grad.clone(), None
+        return found
+
+    for _ in range(WARM):
+        gradient(0)
+    first, other, again = gradient(7), gradient(8), gradient(7)
+    assert torch.equal(first, again) and not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("compiled", [False, True])

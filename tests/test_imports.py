@@ -41,7 +41,7 @@ LEVELS: dict[str, float] = {
     "engine.meeting": 3.05,
     "engine.processes": 3.1, "engine.checkpoint": 3.2, "engine.opening": 3.2,
     "engine.gradients": 3.2, "engine.optimizer": 3.2, "engine.log": 3, "engine.runfolder": 3,
-    "engine.captured": 0, "engine.upcoming": 3.3, "engine.step": 3.3, "engine.fit": 4,
+    "engine.captured": 3, "engine.upcoming": 3.3, "engine.step": 3.3, "engine.fit": 4,
     # 5 to 8: tasks, recipes, the public functions, the command line
     "tasks.beside": 4.5, "tasks.papertable": 4.5, "tasks.parts": 4.5, "tasks.sidebyside": 4.5,
     "tasks.subject": 4.5, "tasks.training": 4.5,

@@ -78,6 +78,7 @@ def test_less_is_kept_for_the_backward_pass() -> None:
     assert kept(saving) < 0.5 * kept(plain)
 
 
-def test_it_does_not_go_with_compile() -> None:
+@pytest.mark.parametrize("other", ["compile", "cuda_graph"])
+def test_it_does_not_go_with(other: str) -> None:
     with pytest.raises(UserError, match="leave out one of them"):
-        check(with_options(Config(), {"checkpointing": True, "compile": True}))
+        check(with_options(Config(), {"checkpointing": True, other: True}))

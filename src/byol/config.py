@@ -360,8 +360,9 @@ def check(config: Config) -> None:
     _check_optim(config.optim)
     _check_network(config.network, config.optim)
     _check_objective(config.objective)
-    if config.train.checkpointing and config.train.compile:
-        raise UserError("checkpointing and compile do not go together: leave out one of them")
+    for other in ("compile", "cuda_graph"):
+        if config.train.checkpointing and getattr(config.train, other):
+            raise UserError(f"checkpointing and {other} do not go together: leave out one of them")
     if config.data.image_size < 8:
         raise UserError(f"image_size is {config.data.image_size}; it must be 8 or more")
     for name in ("view1", "view2"):

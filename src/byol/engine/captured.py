@@ -10,6 +10,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from byol.errors import UserError
+
 T = TypeVar("T")
 WARM = 3  # calls before the recording: libraries choose their algorithms, memory is found
 
@@ -17,8 +19,11 @@ WARM = 3  # calls before the recording: libraries choose their algorithms, memor
 class Captured(Generic[T]):
     """`compute(tensors)` and the gradients that it leaves behind, recorded once and replayed.
 
-    All calls take tensors of the same shapes. What is returned, and the gradients, lie in the
-    graph's own memory, which the next call overwrites.
+    All calls take tensors of the same shapes on one device. What is returned, and the gradients,
+    lie in the graph's own memory, which the next call overwrites. Random numbers of the device are
+    drawn anew in each call, from its generator as it is seeded then; everything that Python
+    decides is as it was when the call was recorded. Raises UserError where `compute` cannot be
+    recorded, as what waits for the device cannot.
     """
 
     def __init__(self, compute: Callable[..., T], parameters: Sequence[nn.Parameter]) -> None:
@@ -41,8 +46,21 @@ class Captured(Generic[T]):
 
     def _record(self, tensors: tuple[Tensor, ...]) -> None:
         """Record a call; nothing is computed by it. Gradients must be off."""
+        device = tensors[0].device
         self._inputs = [tensor.clone() for tensor in tensors]
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._output = self._compute(*self._inputs)
+        graph = torch.cuda.CUDAGraph()
+        # The device need not be the current one, on which an empty graph would be recorded; and
+        # the loader's threads go on pinning memory, which must not break the recording.
+        stream = torch.cuda.Stream(device)
+        recording = torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
+        try:
+            with torch.cuda.device(device), recording:
+                self._output = self._compute(*self._inputs)
+        except RuntimeError as error:
+            first = error.__context__ or error  # leaving the recording fails, too
+            raise UserError(
+                f"the step cannot be recorded as a CUDA graph ({str(first).splitlines()[0]}): give "
+                "--cuda-graph false"
+            ) from error
+        self._graph = graph
         self._gradients = [parameter.grad for parameter in self._parameters]

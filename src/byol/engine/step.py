@@ -14,6 +14,7 @@ from byol.engine.gradients import Views, gradients
 from byol.learner import Byol, Details
 from byol.monitor import Monitor
 from byol.networks.encoder import CONVNET, RESNET
+from byol.networks.heads import ClosedForm
 from byol.optim import set_learning_rate
 
 
@@ -92,10 +93,15 @@ class Step:
 
 
 def is_captured(config: Config, learner: Byol) -> bool:
-    """Whether a step is replayed as a CUDA graph: as asked for, else with small images on a GPU."""
+    """Whether a step is replayed as a CUDA graph: as asked for, else with small images on a GPU.
+
+    Never on a CPU, in several processes or pieces, nor with a predictor that is solved for.
+    """
     train, model = config.train, config.network.model
     device = next(learner.parameters()).device
-    able = device.type == "cuda" and not learner.spans and config.optim.accumulation == 1
+    solves = isinstance(learner.predictor, ClosedForm)  # which waits for the solution's verdict
+    is_alone = not learner.spans and config.optim.accumulation == 1
+    able = device.type == "cuda" and is_alone and not solves
     if train.cuda_graph is not None or not able:
         return able and bool(train.cuda_graph)
     ours = RESNET.fullmatch(model) or CONVNET.fullmatch(model)
