@@ -30,6 +30,7 @@ from byol.engine.gradients import make_views
 from byol.engine.memory import keep_freed
 from byol.engine.opening import open_together
 from byol.engine.processes import Processes, hint, pick_device, start
+from byol.engine.progress import Mode
 from byol.engine.runfolder import RunFolder
 from byol.errors import UserError
 from byol.learner import Byol
@@ -48,7 +49,7 @@ def pretrain(
     out: str | Path = "runs/byol",
     recipe: str | None = None,
     model: str | nn.Module | None = None,
-    mode: str = "auto",
+    mode: Mode = "auto",
     **overrides: Any,
 ) -> dict[str, Any]:
     """Train an encoder with BYOL and measure it; the command `byol pretrain`.
@@ -81,7 +82,7 @@ def _pretrain(
     out: Path,
     recipe: str | None,
     model: str | nn.Module | None,
-    mode: str,
+    mode: Mode,
     overrides: dict[str, Any],
     processes: Processes,
     say: Callable[[str], None],
@@ -159,7 +160,7 @@ def _run(
     folder: RunFolder,
     module: nn.Module | None,
     device: torch.device,
-    mode: str,
+    mode: Mode,
     say: Callable[[str], None],
     processes: Processes,
 ) -> dict[str, Any]:
