@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks import sweeps, tables
 from byol import recipes
-from byol.config import check, with_options
+from byol.checks import check
+from byol.options import with_options
 
 
 @pytest.mark.parametrize("name", sweeps.PLANS)

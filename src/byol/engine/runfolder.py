@@ -17,6 +17,7 @@ import yaml
 
 from byol.engine.files import atomic_write, remove_leftovers, write_error
 from byol.errors import UserError
+from byol.options import flat
 
 CONFIG = "config.yaml"
 _LOCK = ".lock"
@@ -188,7 +189,7 @@ def _differences(
     defaults: Mapping[str, Any],
 ) -> list[str]:
     """One "epochs: 100 in the folder, 200 asked" for each key that differs, in the given order."""
-    old, new = _flat(dict(defaults)) | _flat(written), _flat(asked)
+    old, new = flat(dict(defaults)) | flat(written), flat(asked)
     return [
         f"{key}: {_shown(old, key)} in the folder, {_shown(new, key)} asked"
         for key in dict.fromkeys([*new, *old])
@@ -197,19 +198,8 @@ def _differences(
     ]
 
 
-def _shown(flat: dict[str, Any], key: str) -> str:
-    return json.dumps(flat[key]) if key in flat else "not set"
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"optim": {"lr": 1}} to {"optim.lr": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def _shown(values: dict[str, Any], key: str) -> str:
+    return json.dumps(values[key]) if key in values else "not set"
 
 
 def _without_nan(value: Any) -> Any:
