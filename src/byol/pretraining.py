@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from byol.data.source import Splits
 from byol.engine import checkpoint
 from byol.engine import device as devices
 from byol.engine.files import atomic_write
-from byol.engine.fit import fit
+from byol.engine.fit import Loader, fit
 from byol.engine.gradients import make_views
 from byol.engine.memory import keep_freed
 from byol.engine.opening import open_together
@@ -167,19 +168,8 @@ def _run(
         monitor = None
         if processes.is_main:
             monitor = build_monitor(config, prepared, learner, device)
-    batch = next(loader.batches(0, 1))
-    initialise_affine_(learner, lambda: learner(*_first_views(config, batch, device)))
-    if processes.is_main:
-        sheet = make_views(config, batch, torch.device("cpu"))
-        report.contact_sheet(sheet, folder.root / "views.png")
-
-    def keep(learner: Byol) -> None:
-        save_encoder(folder.root / "encoder", cast(Encoder, learner.encoder), describe(config))
-        if loader.bad:
-            atomic_write(
-                folder.root / "bad_files.txt", "".join(f"{x}\n" for x in loader.bad).encode()
-            )
-
+    _begin(config, learner, loader, folder, device, processes)
+    keep = partial(_keep, config, folder, loader.bad)
     numbers, verdict = fit(
         config,
         learner,
@@ -214,6 +204,29 @@ def _run(
         folder.write_json("result.json", result)
         report.curves(folder.root)
     return processes.from_main(result)
+
+
+def _begin(
+    config: Config,
+    learner: Byol,
+    loader: Loader,
+    folder: RunFolder,
+    device: torch.device,
+    processes: Processes,
+) -> None:
+    """What the first batch is for before any step: scales of a network without norms, a picture."""
+    batch = next(loader.batches(0, 1))
+    initialise_affine_(learner, lambda: learner(*_first_views(config, batch, device)))
+    if processes.is_main:
+        sheet = make_views(config, batch, torch.device("cpu"))
+        report.contact_sheet(sheet, folder.root / "views.png")
+
+
+def _keep(config: Config, folder: RunFolder, bad: list[str], learner: Byol) -> None:
+    """Write the encoder, and which files could not be decoded."""
+    save_encoder(folder.root / "encoder", cast(Encoder, learner.encoder), describe(config))
+    if bad:
+        atomic_write(folder.root / "bad_files.txt", "".join(f"{x}\n" for x in bad).encode())
 
 
 def _first_views(config: Config, batch: Batch, device: torch.device) -> list[Tensor]:
