@@ -25,6 +25,7 @@ _TITLES = {
     "view1": "view 1",
     "view2": "view 2",
 }
+_DATA_HELP = "folder, list, tar, Parquet, .npy/.npz (path or URL), or: textures, digits"
 _RUN_HELP = "run folder, encoder.safetensors, weights of others, timm:NAME or torchvision:NAME"
 
 
@@ -91,8 +92,6 @@ def build_parser(show_all: bool = False) -> _Parser:
     parser.add_argument("--version", action="version", version=f"byol {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     commands.required = True
-    data_help = "folder, list, tar, Parquet, .npy/.npz (path or URL), or: textures, digits"
-    data_help += " (default: textures)"
 
     def command(name: str, help: str, usage: str | None = None) -> argparse.ArgumentParser:
         return commands.add_parser(
@@ -101,7 +100,9 @@ def build_parser(show_all: bool = False) -> _Parser:
 
     usage = "byol pretrain [DATA] [options]"
     pretrain = command("pretrain", "train an encoder on images, and say whether it learned", usage)
-    pretrain.add_argument("data", nargs="?", metavar="DATA", help=data_help)
+    pretrain.add_argument(
+        "data", nargs="?", metavar="DATA", help=f"{_DATA_HELP} (default: textures)"
+    )
     pretrain.add_argument(
         "--out", default="runs/byol", metavar="DIR", help="run folder (runs/byol)"
     )
@@ -109,28 +110,10 @@ def build_parser(show_all: bool = False) -> _Parser:
     _config_flags(pretrain, show_all)
 
     evaluate = command("evaluate", "measure a trained encoder on labelled images")
-    kinds = evaluate.add_subparsers(dest="protocol", metavar="PROTOCOL", parser_class=_Parser)
-    kinds.required = True
-    for name, kind in PROTOCOLS.items():
-        text = kind.__doc__ or ""
-        protocol = kinds.add_parser(name, help=text, description=text, allow_abbrev=False)
-        _run_and_data(protocol, data_help)
-        protocol.add_argument("--out", metavar="DIR", help="results go here (RUN/evaluations)")
-        if any(flag == "baselines" for flag, _, _ in flags(name)):
-            protocol.add_argument(
-                "--beside", metavar="[NAME=]ENCODER", action="append", default=[],
-                help="another encoder for the same table, as RUN; may be given several times",
-            )  # fmt: skip
-        for flag, value_type, sentence in flags(name):
-            _flag(protocol, flag, value_type, sentence)
-
-    text = "one table and one picture of what runs have been measured at, side by side"
-    report = kinds.add_parser("report", help=text, description=text, allow_abbrev=False)
-    report.add_argument("runs", nargs="+", metavar="RUN", help="run folder; seeds are averaged")
-    report.add_argument("--out", default="report", metavar="DIR", help="results go here (report)")
+    _evaluate_flags(evaluate)
 
     embed = command("embed", "write the features of images")
-    _run_and_data(embed, data_help)
+    _run_and_data(embed)
     embed.add_argument("--out", required=True, metavar="FILE", help="features.npz or .parquet")
     embed.add_argument("--split", metavar="NAME", help="which split of the data (train)")
 
@@ -144,13 +127,13 @@ def build_parser(show_all: bool = False) -> _Parser:
     convert.add_argument("--out", required=True, metavar="DIR", help="folder for the two files")
 
     views = command("views", "show what the views of your images look like")
-    views.add_argument("data", nargs="?", metavar="DATA", help=data_help)
+    views.add_argument("data", nargs="?", metavar="DATA", help=f"{_DATA_HELP} (default: textures)")
     views.add_argument("--preset", metavar="NAME", help=f"one of: {', '.join(PRESETS)}")
     views.add_argument("--image-size", type=int, help="side of a view in pixels")
     views.add_argument("--out", default="views.png", metavar="FILE", help="picture (views.png)")
     views.add_argument("--seed", type=int, default=0, help="other draws")
 
-    _ablate_parser(command("ablate", "run a table of ablations beside the paper's"), show_all)
+    _ablate_flags(command("ablate", "run a table of ablations beside the paper's"), show_all)
     compare = command("compare", "show what differs between two runs")
     for name in ("run_a", "run_b"):
         compare.add_argument(name, metavar=name.upper(), help="run folder")
@@ -165,7 +148,30 @@ def build_parser(show_all: bool = False) -> _Parser:
     return parser
 
 
-def _ablate_parser(parser: argparse.ArgumentParser, show_all: bool) -> None:
+def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
+    """A command for each protocol, with its own options, and one that puts results together."""
+    kinds = parser.add_subparsers(dest="protocol", metavar="PROTOCOL", parser_class=_Parser)
+    kinds.required = True
+    for name, kind in PROTOCOLS.items():
+        text = kind.__doc__ or ""
+        protocol = kinds.add_parser(name, help=text, description=text, allow_abbrev=False)
+        _run_and_data(protocol)
+        protocol.add_argument("--out", metavar="DIR", help="results go here (RUN/evaluations)")
+        if any(flag == "baselines" for flag, _, _ in flags(name)):
+            protocol.add_argument(
+                "--beside", metavar="[NAME=]ENCODER", action="append", default=[],
+                help="another encoder for the same table, as RUN; may be given several times",
+            )  # fmt: skip
+        for flag, value_type, sentence in flags(name):
+            _flag(protocol, flag, value_type, sentence)
+
+    text = "one table and one picture of what runs have been measured at, side by side"
+    report = kinds.add_parser("report", help=text, description=text, allow_abbrev=False)
+    report.add_argument("runs", nargs="+", metavar="RUN", help="run folder; seeds are averaged")
+    report.add_argument("--out", default="report", metavar="DIR", help="results go here (report)")
+
+
+def _ablate_flags(parser: argparse.ArgumentParser, show_all: bool) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="a table of --list, or a YAML file")
     parser.add_argument("data", nargs="?", metavar="DATA", help="as for pretrain (textures)")
     parser.add_argument("--list", action="store_true", dest="listed", help="what each table asks")
@@ -179,9 +185,9 @@ def _ablate_parser(parser: argparse.ArgumentParser, show_all: bool) -> None:
     _config_flags(parser, show_all)
 
 
-def _run_and_data(parser: argparse.ArgumentParser, data_help: str) -> None:
+def _run_and_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help=_RUN_HELP)
-    parser.add_argument("data", metavar="DATA", help=data_help.split(" (default")[0])
+    parser.add_argument("data", metavar="DATA", help=_DATA_HELP)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     parser.add_argument("--workers", type=int, default=0, help="processes that read files (0)")
     parser.add_argument("--image-size", type=int, help="side in pixels (the encoder's own)")

@@ -189,7 +189,7 @@ def _differences(
     defaults: Mapping[str, Any],
 ) -> list[str]:
     """One "epochs: 100 in the folder, 200 asked" for each key that differs, in the given order."""
-    old, new = flat(dict(defaults)) | flat(written), flat(asked)
+    old, new = flat(defaults) | flat(written), flat(asked)
     return [
         f"{key}: {_shown(old, key)} in the folder, {_shown(new, key)} asked"
         for key in dict.fromkeys([*new, *old])
