@@ -26,7 +26,7 @@ from benchmarks.peers import Elsewhere, workers
 from benchmarks.step import our_step
 from benchmarks.timing import HOME
 from byol.build import build_learner
-from byol.config import Config, with_options
+from byol.config import Config
 from byol.data.files import FileLoader
 from byol.data.loader import Batch, ResidentLoader
 from byol.data.source import open_source
@@ -36,6 +36,7 @@ from byol.engine.processes import ALONE
 from byol.engine.step import Step
 from byol.engine.upcoming import Upcoming
 from byol.learner import Byol
+from byol.options import with_options
 
 # Dense bf16, in FLOP/s, as the makers publish them.
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}

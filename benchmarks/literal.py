@@ -18,13 +18,14 @@ from benchmarks import ours, pictures
 from benchmarks.timing import HOME
 from byol import recipes, schedules, views
 from byol.build import build_learner
-from byol.config import Config, with_options
+from byol.config import Config
 from byol.data.loader import CropSpec, ResidentLoader, crop_boxes, positions
 from byol.engine.device import environment
 from byol.engine.gradients import make_views, views_of
 from byol.engine.optimizer import build_optimizer
 from byol.engine.step import Step
 from byol.learner import Byol
+from byol.options import with_options
 from byol.tasks.knn import knn
 from byol.viewspec import ViewSpec
 

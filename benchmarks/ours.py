@@ -12,13 +12,14 @@ import torch
 from benchmarks.step import our_step, prepare
 from benchmarks.timing import Competitor, Cost
 from byol.build import build_learner, build_loader
-from byol.config import Config, with_options
+from byol.config import Config
 from byol.data.files import FileLoader
 from byol.data.loader import CropSpec, ResidentLoader
 from byol.data.source import open_source
 from byol.engine.device import pick_device, pick_precision
 from byol.engine.gradients import make_views, views_of
 from byol.engine.processes import ALONE
+from byol.options import with_options
 from byol.recipes import build
 from byol.resolve import resolve
 from byol.viewspec import ViewSpec

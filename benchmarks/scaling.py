@@ -29,13 +29,14 @@ from constants import CROPS, fitted, reading, reductions
 from scale_model import Machine, simulate
 
 from byol.build import build_learner
-from byol.config import Config, with_options
+from byol.config import Config
 from byol.data.loader import Batch, ResidentLoader
 from byol.engine.device import cores, environment
 from byol.engine.gradients import forward_backward, over_processes
 from byol.engine.optimizer import build_optimizer
 from byol.engine.processes import ALONE, Processes, pick_device, start
 from byol.networks.norm import span_
+from byol.options import with_options
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results" / "scaling.json"
 

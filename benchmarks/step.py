@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.timing import Timing, here, publish, race
 from byol.build import build_learner
-from byol.config import Config, with_options
+from byol.config import Config
 from byol.engine.device import pick_device, pick_precision
 from byol.engine.gradients import over_processes
 from byol.engine.memory import keep_freed
@@ -27,6 +27,7 @@ from byol.engine.processes import ALONE
 from byol.engine.step import Step
 from byol.learner import Byol
 from byol.monitor import Held, Monitor
+from byol.options import with_options
 
 CASES = (("resnet18", 32, 256, "large"), ("resnet50", 224, 16, "large"))
 CLASSES = 100  # of the label monitor

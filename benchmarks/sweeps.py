@@ -95,8 +95,8 @@ def row(options: argparse.Namespace, scratch: Path) -> None:
     shown |= {key: optim[key] for key in ("batch_size", "epochs", "base_lr")}
     shown["tau"] = optim["tau_base"]
     machine = {k: v for k, v in environment().items() if k != "command"}
-    if pick_device(options.device).type == "cuda":
-        machine["device"] = machine["devices"][0]
+    uses_gpu = pick_device(options.device).type == "cuda"
+    machine["devices"] = machine["devices"][:1] if uses_gpu else []
     written = {"environment": machine, "row": {"options": shown, "result": result}}
     (scratch / f"{options.row}.json").write_text(json.dumps(written))
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 import byol
 from byol.build import build_learner
-from byol.config import check, from_dict
+from byol.checks import check
 from byol.data.source import open_source
 from byol.errors import UserError
+from byol.options import from_dict
 from byol.resolve import resolve
 
 ROOT = Path(__file__).parent.parent

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from byol.config import Config, with_options
+from byol.config import Config
 from byol.engine.captured import WARM, Captured
 from byol.engine.step import is_captured
 from byol.errors import UserError
 from byol.learner import Byol
 from byol.networks.heads import ClosedForm
+from byol.options import with_options
 
 WEIGHT = nn.Parameter(torch.tensor([2.0]))
 ELSEWHERE = torch.device("meta")

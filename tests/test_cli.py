@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from byol import cli
-from byol.config import options
+from byol.options import options
 
 TINY = (
     "--model convnet --epochs 1 --batch-size 8 --image-size 16 --hidden-size 16 "
@@ -47,7 +47,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
 
 
 def test_help_is_instant_and_loads_no_torch() -> None:
-    code = "import sys, byol.cli; byol.cli.build_parser(); print('torch' in sys.modules)"
+    code = "import sys, byol.cli; byol.cli.parse(['recipes']); print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.stdout.strip() == "False"
 

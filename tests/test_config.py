@@ -6,21 +6,10 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from byol.config import (
-    FREE,
-    GROUPS,
-    Config,
-    NetworkConfig,
-    Norm,
-    check,
-    from_dict,
-    head_norms,
-    options,
-    parse,
-    to_dict,
-    with_options,
-)
+from byol.checks import check
+from byol.config import FREE, GROUPS, Config, NetworkConfig, Norm, head_norms
 from byol.errors import UserError
+from byol.options import from_dict, options, parse, to_dict, with_options
 from byol.viewspec import PRESETS
 
 CHANGED = with_options(

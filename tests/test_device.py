@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import torch
 
-from byol.engine import device
+from byol.engine import device, doctor
 from byol.errors import UserError
 
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ def test_auto_on_a_cpu(only_cpu: None) -> None:
 
 
 def test_auto_prefers_cuda(one_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_trouble", lambda chosen: None)
+    monkeypatch.setattr(device, "trouble", lambda chosen: None)
     assert device.pick_device().type == "cuda"
     assert device.pick_device("cuda:0") == torch.device("cuda:0")
     with pytest.raises(UserError, match="cuda:1 was asked for, this machine offers cpu, cuda"):
@@ -39,7 +39,7 @@ def test_auto_prefers_cuda(one_gpu: None, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_busy_gpu_is_not_passed_over(one_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_trouble", lambda chosen: "out of memory")
+    monkeypatch.setattr(device, "trouble", lambda chosen: "out of memory")
     for name in ("auto", "cuda"):
         with pytest.raises(UserError, match=r"cuda cannot be used \(out of memory\)"):
             device.pick_device(name)
@@ -48,7 +48,7 @@ def test_a_busy_gpu_is_not_passed_over(one_gpu: None, monkeypatch: pytest.Monkey
 def test_a_gpu_too_old_for_torch_is_passed_over(
     one_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "_trouble", lambda chosen: "CUDA error: no kernel image is ...")
+    monkeypatch.setattr(device, "trouble", lambda chosen: "CUDA error: no kernel image is ...")
     with pytest.warns(UserWarning, match="does not support GPU 1000; the CPU is used"):
         assert device.pick_device() == CPU
 
@@ -64,7 +64,7 @@ def test_absent_and_unknown_devices(only_cpu: None) -> None:
 
 @pytest.mark.parametrize("has", [True, False])
 def test_precision(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
-    monkeypatch.setattr(device, "_has_bf16", lambda chosen: has)
+    monkeypatch.setattr(device, "has_bf16", lambda chosen: has)
     assert device.pick_precision(CPU) == ("bf16" if has else "fp32")
     assert device.pick_precision(CPU, "fp32") == "fp32"
     if has:
@@ -111,7 +111,7 @@ def test_environment_is_json() -> None:
     ],
 )
 def test_torchvision_verdict(returncode: int, stderr: str, verdict: str) -> None:
-    found = device.torchvision_verdict(returncode, stderr)
+    found = doctor.torchvision_verdict(returncode, stderr)
     assert verdict in found
     assert returncode == 0 or "https://pytorch.org/get-started" in found
 
@@ -121,7 +121,7 @@ def test_doctor(only_cpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
         return subprocess.CompletedProcess(command, 1, "", MISMATCH)
 
     monkeypatch.setattr(subprocess, "run", mismatch)
-    rows = {row.what: row for row in device.doctor()}
+    rows = {row.what: row for row in doctor.doctor()}
     assert "different builds" in rows["torchvision"].verdict
     assert rows["torch"].found == torch.__version__
     assert rows["would be used"].found.startswith("cpu, ")

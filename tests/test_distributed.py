@@ -15,13 +15,14 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from byol import schedules
 from byol.build import build_learner
-from byol.config import Config, with_options
+from byol.config import Config
 from byol.data.loader import CropSpec, ResidentLoader, Share, positions
 from byol.engine.fit import fit
 from byol.engine.processes import start
 from byol.engine.runfolder import RunFolder
 from byol.errors import Interrupted
 from byol.monitor import Verdict
+from byol.options import with_options
 from tests.several import several
 
 pytestmark = pytest.mark.dist

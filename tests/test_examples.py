@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from byol.cli import build_parser
+from byol.parser import build_parser
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 pytestmark = pytest.mark.dist

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 import byol
-from byol import schedules
+from byol import monitor, schedules
+from byol.engine.fit import _dropout_seed
 from byol.errors import Interrupted, UserError
 
 SMALL: dict[str, Any] = {
@@ -67,6 +68,18 @@ def test_the_run_folder_holds_what_a_person_looks_for(tmp_path: Path) -> None:
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) <= 2
 
 
+def stop_at_3(patch: pytest.MonkeyPatch) -> None:
+    """From now on a run is asked to stop in its third step."""
+    learning_rate = schedules.learning_rate
+
+    def asking(k: int, *rest: Any) -> float:
+        if k == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return learning_rate(k, *rest)
+
+    patch.setattr(schedules, "learning_rate", asking)
+
+
 @pytest.mark.parametrize("optimizer", ["lars", "sgd", "adamw"])
 def test_an_interrupted_run_ends_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
@@ -75,15 +88,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     options = {**SMALL, "optimizer": optimizer, "log_every": 1}
     byol.pretrain(pictures(), out=tmp_path / "whole", **options)
 
-    learning_rate = schedules.learning_rate
-
-    def stop_at_3(k: int, *rest: Any) -> float:
-        if k == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return learning_rate(k, *rest)
-
     with monkeypatch.context() as patch:
-        patch.setattr(schedules, "learning_rate", stop_at_3)
+        stop_at_3(patch)
         with pytest.raises(Interrupted, match="stopped at step 3"):
             byol.pretrain(pictures(), out=tmp_path / "parts", **options)
     byol.pretrain(pictures(), out=tmp_path / "parts", **options)
@@ -93,6 +99,52 @@ def test_an_interrupted_run_ends_with_the_same_bits(
         return (tmp_path / name / "metrics.jsonl").read_text().splitlines()
 
     assert lines("whole") == lines("parts")
+
+
+class Dropping(nn.Sequential):
+    """A network whose masks decide what it learns."""
+
+    num_features = 8
+
+    def __init__(self) -> None:
+        torch.manual_seed(1)  # where it starts is not the run's to say
+        super().__init__(nn.Flatten(), nn.Linear(16 * 16 * 3, 8), nn.Dropout(0.5))
+
+
+def test_masks_of_an_interrupted_run_are_those_of_a_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**SMALL, "optimizer": "sgd"}
+    byol.pretrain(pictures(), out=tmp_path / "whole", **{**options, "model": Dropping()})
+    with monkeypatch.context() as patch:
+        stop_at_3(patch)
+        with pytest.raises(Interrupted):
+            byol.pretrain(pictures(), out=tmp_path / "parts", **{**options, "model": Dropping()})
+    byol.pretrain(pictures(), out=tmp_path / "parts", **{**options, "model": Dropping()})
+    assert digest(tmp_path / "whole") == digest(tmp_path / "parts")
+    seeds = {_dropout_seed(seed, k, rank) for seed in (0, 7) for k in range(9) for rank in range(3)}
+    assert len(seeds) == 2 * 9 * 3 and all(0 <= seed < 2**64 for seed in seeds)
+
+
+@pytest.mark.parametrize(("stops", "steps"), [(False, 6), (True, 1)])
+def test_a_collapse_is_said_once_and_ends_the_run_where_asked(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stops: bool,
+    steps: int,
+) -> None:
+    collapsed = monitor.Verdict("collapsed", "all look alike")
+    monkeypatch.setattr(monitor, "judge", lambda *numbers: collapsed)
+    options = {**SMALL, "evaluations": 6, "stop_on_collapse": stops}
+    result = byol.pretrain(pictures(), out=tmp_path / "run", **options)
+    assert result["collapse"] == {"verdict": "collapsed", "reason": "all look alike"}
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    measured = [step for line in lines if "verdict" in (step := json.loads(line))]
+    assert [line["step"] for line in measured] == list(range(1, steps + 1))
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    assert newest.name.startswith(f"step-{steps:08d}")
+    assert capsys.readouterr().err == "step 1: collapsed: all look alike\n"
 
 
 def test_the_number_of_workers_changes_nothing(tmp_path: Path, data_dir: Path) -> None:

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 import byol
 from byol import gated, views
 from byol.build import build_learner
-from byol.config import Config, with_options
+from byol.config import Config
 from byol.data.embedded import textures
 from byol.engine.captured import WARM, Captured
 from byol.engine.gradients import over_processes
 from byol.engine.optimizer import build_optimizer
 from byol.engine.processes import ALONE
 from byol.engine.step import Step
+from byol.options import with_options
 from byol.viewspec import PRESETS
 
 pytestmark = [

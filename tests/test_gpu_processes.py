@@ -72,7 +72,7 @@ def _shared(out: Path, device: str) -> Any:
     dist.init_process_group("gloo")
     with pytest.MonkeyPatch.context() as patch:
         here = torch.device("cuda", 0) if device == "cuda" else torch.device("cpu")
-        for module in ("byol.api", "byol.tasks.subject"):
+        for module in ("byol.pretraining", "byol.tasks.subject"):
             patch.setattr(f"{module}.pick_device", lambda *_: here)
         found = [_run(out / f"shared {kind}", device, options) for kind, options in OPTIONS.items()]
     dist.destroy_process_group()

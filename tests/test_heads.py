@@ -9,10 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from byol.build import build_learner
+from byol.config import Config
 from byol.networks.convnet import init_official_
 from byol.networks.encoder import count_parameters
 from byol.networks.heads import ClosedForm, mlp, ridge_regression
 from byol.networks.norm import DebiasedBatchNorm
+from byol.options import with_options
 from tests.conftest import GOLDEN
 from tests.haiku import export_parameters, export_state, load_haiku_, pack, unpack
 
@@ -130,3 +133,13 @@ def test_the_closed_form_is_finite_whatever_comes() -> None:
         assert ClosedForm()(z, torch.randn(len(z), 16)).isfinite().all()
     with torch.autocast("cpu", torch.bfloat16):
         assert ClosedForm()(torch.randn(8, 4).bfloat16(), torch.randn(8, 4)).dtype == torch.float32
+
+
+def test_the_predictor_may_have_a_width_of_its_own() -> None:
+    values = {"model": "convnet-4", "hidden_size": 16, "projection_size": 8, "image_size": 16}
+    data = {"channels": 3, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    for own, expected in ((None, 16), (24, 24)):
+        asked = {**values, **data, "predictor_hidden_size": own}
+        learner = build_learner(with_options(Config(), asked))
+        assert learner.predictor.get_submodule("0").weight.shape == (expected, 8)
+        assert learner.projector.get_submodule("0").weight.shape[0] == 16

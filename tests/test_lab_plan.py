@@ -4,12 +4,13 @@ import shlex
 
 import pytest
 
-from byol.cli import build_parser
-from byol.config import Config, with_options
+from byol.config import Config
 from byol.errors import UserError
 from byol.lab.plan import plain, plan
 from byol.lab.rows import Row, Table
 from byol.lab.tables import TABLES
+from byol.options import with_options
+from byol.parser import build_parser
 
 BASE = with_options(Config(), {"base_lr": 0.3, "tau_base": 0.95, "batch_size": 64})
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from byol.config import check, with_options
+from byol.checks import check
 from byol.errors import UserError
 from byol.lab.plan import plain
 from byol.lab.tables import TABLES, open_table
+from byol.options import with_options
 from byol.recipes import build
 
 NAMES = (

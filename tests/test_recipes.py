@@ -4,8 +4,10 @@ import inspect
 
 import pytest
 
-from byol.config import ObjectiveConfig, check, from_dict, to_dict
+from byol.checks import check
+from byol.config import ObjectiveConfig
 from byol.errors import UserError
+from byol.options import from_dict, to_dict
 from byol.recipes import IMAGENET_IMAGES, RECIPES, build, rule
 
 RULED = [name for name, (_, start) in RECIPES.items() if start is not None]

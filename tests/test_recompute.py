@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from byol.config import Config, check, with_options
+from byol.checks import check
+from byol.config import Config
 from byol.errors import UserError
 from byol.learner import Byol
 from byol.networks.convnet import ConvNet
@@ -15,6 +16,7 @@ from byol.networks.heads import mlp
 from byol.networks.norm import DebiasedBatchNorm
 from byol.networks.recompute import recompute_
 from byol.networks.resnet import ResNet
+from byol.options import with_options
 
 
 def _encoder(kind: str) -> nn.Module:

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 import byol
-from byol import api
+from byol import pretraining
 from byol.build import build_learner
-from byol.config import Config, with_options
+from byol.config import Config
 from byol.engine.gradients import make_views
 from byol.engine.optimizer import build_optimizer
 from byol.networks.norm import Affine
 from byol.optim import set_learning_rate
+from byol.options import with_options
 
 TINY: dict[str, Any] = {
     "model": "convnet-4", "image_size": 16, "epochs": 0.75, "batch_size": 16, "hidden_size": 16,
@@ -115,7 +116,7 @@ def test_without_norms_the_first_batch_leaves_every_layer_standardised(
             learner.target_projector(learner.target_encoder(view1))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(api, "fit", look)
+    monkeypatch.setattr(pretraining, "fit", look)
     with pytest.raises(KeyboardInterrupt):
         byol.pretrain(images(), out=tmp_path / "run", **{**TINY, "norm": "none"})
     assert len(moments) == 13

@@ -13,9 +13,9 @@ import torch
 from benchmarks import literal, ours, tables, timing
 from benchmarks.peers import Elsewhere, PeerError, Worker
 from byol.build import build_learner
-from byol.config import with_options
 from byol.engine.gradients import make_views
 from byol.learner import Byol
+from byol.options import with_options
 from byol.recipes import build
 
 # Answers a line with the square of `repeats` and the task's option; dies when told to.

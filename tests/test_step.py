@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from byol.build import build_learner
-from byol.config import Config, with_options
+from byol.config import Config
 from byol.engine.gradients import over_processes
 from byol.engine.optimizer import build_optimizer
 from byol.engine.processes import ALONE
 from byol.engine.step import Step
+from byol.options import with_options
 
 CPU = torch.device("cpu")
 

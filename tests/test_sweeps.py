@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks import sweeps, tables
 from byol import recipes
-from byol.config import check, with_options
+from byol.checks import check
+from byol.options import with_options
 
 
 @pytest.mark.parametrize("name", sweeps.PLANS)
@@ -28,7 +29,13 @@ def ended(number: int) -> str:
     result: dict[str, Any] = {"knn": {"trained": 50.0 + number, "untrained": 20.0}}
     result["knn"]["raw_pixels"] = 30.0
     result["collapse"] = {"verdict": "healthy"}
-    machine = {"cpu": "C", "threads": 1, "python": "3", "packages": {"torch": "2"}, "device": "G"}
+    machine = {
+        "cpu": "C",
+        "threads": 1,
+        "python": "3",
+        "packages": {"torch": "2"},
+        "devices": ["G"],
+    }
     return json.dumps({"environment": machine, "row": {"options": {"tau": 0.9}, "result": result}})
 
 

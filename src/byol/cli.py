@@ -1,198 +1,21 @@
-"""The command line: flags made from the configuration's types, each command a call of byol.api.
+"""The command line: each command is a call of a function that Python can call too.
 
-argparse rather than a parser that reads signatures: help must appear before torch is imported,
-show the common flags alone, and every mistake must be one sentence. Heavy imports are inside the
-commands.
+Heavy imports are inside the commands, so that help and mistakes are instant.
 """
 
-import argparse
-import difflib
 import os
 import sys
 import time
-import typing
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
-from typing import Any, NoReturn
+from typing import Any
 
-from byol import __version__
-from byol.config import GROUPS, options
 from byol.console import say
 from byol.errors import Agreed, Interrupted, Lost, UserError
-from byol.protocols import PROTOCOLS, flags
-from byol.viewspec import PRESETS
+from byol.parser import parse
 
-_TITLES = {
-    "optim": "how long and how fast",
-    "network": "the networks",
-    "objective": "what is trained towards what",
-    "data": "the images",
-    "train": "the machine, and what is written when",
-    "view1": "view 1",
-    "view2": "view 2",
-}
 # Seconds for the first process to say why all end: torchrun stops it as soon as another has ended.
 _SPEAKING = 2
-_RUN_HELP = "run folder, encoder.safetensors, weights of others, timm:NAME or torchvision:NAME"
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse that answers a mistake with one sentence and exit code 2."""
-
-    words: Sequence[str] = ()  # what is parsed
-
-    def error(self, message: str) -> NoReturn:
-        wrong = [word for word in message.split() if word.startswith("--")]
-        if "required" in message:
-            wrong = []
-        flags = set(self._flags(self.words))
-        near = difflib.get_close_matches(wrong[0].split("=")[0], flags, 2) if wrong else []
-        hint = f"; did you mean {' or '.join(near)}?" if near else f" (see {self.prog} --help)"
-        self.exit(2, f"{self.prog}: {message}{hint}\n")
-
-    def _flags(self, words: Sequence[str]) -> list[str]:
-        """All flags of this parser and of the commands among the words."""
-        flags = [flag for action in self._actions for flag in action.option_strings]
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                for name in set(words) & set(action.choices):
-                    flags += action.choices[name]._flags(words)
-        return flags
-
-
-def _config_flags(parser: argparse.ArgumentParser, show_all: bool) -> None:
-    """One flag for every option of the configuration; the uncommon ones show in --help-all."""
-    parser.add_argument("--recipe", metavar="NAME", help="starting point (see byol recipes)")
-    parser.add_argument("--preset", metavar="NAME", help=f"views for: {', '.join(PRESETS)}")
-    parser.add_argument("--help-all", action="store_true", help="every option, grouped")
-    groups = {name: parser.add_argument_group(_TITLES[name]) for name in GROUPS}
-    common = parser.add_argument_group("common options")
-    for name, group, option, kind in options():
-        is_common = option.metadata.get("common", False)
-        home = common if is_common and not show_all else groups[group]
-        _flag(home, name, kind, option.metadata["help"] if is_common or show_all else None)
-
-
-def _flag(home: Any, name: str, kind: Any, sentence: str | None) -> None:
-    """The flag of an option, whose text is parsed by its type later. No sentence: hidden."""
-    extra: dict[str, Any] = {"nargs": "?", "const": "true"} if kind is bool else {}
-    home.add_argument(
-        "--" + name.replace("_", "-"),
-        metavar=_metavar(kind),
-        default=argparse.SUPPRESS,
-        help=sentence.replace("%", "%%") if sentence else argparse.SUPPRESS,
-        **extra,
-    )
-
-
-def _metavar(kind: Any) -> str:
-    if type(None) in typing.get_args(kind):  # X | None
-        kind = typing.get_args(kind)[0]
-    if typing.get_origin(kind) is typing.Literal:
-        return "|".join(typing.get_args(kind))
-    return {int: "N", float: "X", bool: "true|false"}.get(kind, "...")
-
-
-def build_parser(show_all: bool = False) -> _Parser:
-    """The whole command line."""
-    parser = _Parser("byol", description="Learn image features without labels (BYOL).")
-    parser.add_argument("--version", action="version", version=f"byol {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    commands.required = True
-    data_help = "folder, list, tar, Parquet, .npy/.npz (path or URL), or: textures, digits"
-    data_help += " (default: textures)"
-
-    def command(name: str, help: str, usage: str | None = None) -> argparse.ArgumentParser:
-        return commands.add_parser(
-            name, help=help, description=help, usage=usage, allow_abbrev=False
-        )
-
-    usage = "byol pretrain [DATA] [options]"
-    pretrain = command("pretrain", "train an encoder on images, and say whether it learned", usage)
-    pretrain.add_argument("data", nargs="?", metavar="DATA", help=data_help)
-    pretrain.add_argument(
-        "--out", default="runs/byol", metavar="DIR", help="run folder (runs/byol)"
-    )
-    pretrain.add_argument("--quiet", action="store_true", help="print warnings and errors alone")
-    _config_flags(pretrain, show_all)
-
-    evaluate = command("evaluate", "measure a trained encoder on labelled images")
-    kinds = evaluate.add_subparsers(dest="protocol", metavar="PROTOCOL", parser_class=_Parser)
-    kinds.required = True
-    for name, kind in PROTOCOLS.items():
-        text = kind.__doc__ or ""
-        protocol = kinds.add_parser(name, help=text, description=text, allow_abbrev=False)
-        _run_and_data(protocol, data_help)
-        protocol.add_argument("--out", metavar="DIR", help="results go here (RUN/evaluations)")
-        if any(flag == "baselines" for flag, _, _ in flags(name)):
-            protocol.add_argument(
-                "--beside", metavar="[NAME=]ENCODER", action="append", default=[],
-                help="another encoder for the same table, as RUN; may be given several times",
-            )  # fmt: skip
-        for flag, value_type, sentence in flags(name):
-            _flag(protocol, flag, value_type, sentence)
-
-    text = "one table and one picture of what runs have been measured at, side by side"
-    report = kinds.add_parser("report", help=text, description=text, allow_abbrev=False)
-    report.add_argument("runs", nargs="+", metavar="RUN", help="run folder; seeds are averaged")
-    report.add_argument("--out", default="report", metavar="DIR", help="results go here (report)")
-
-    embed = command("embed", "write the features of images")
-    _run_and_data(embed, data_help)
-    embed.add_argument("--out", required=True, metavar="FILE", help="features.npz or .parquet")
-    embed.add_argument("--split", metavar="NAME", help="which split of the data (train)")
-
-    index = command("index", "write where each image of a large set of tar shards lies")
-    index.add_argument("data", metavar="DATA", help="tar shards: a file or folder, or its URL")
-    index.add_argument("--out", required=True, metavar="FILE", help="FILE.index, to give as DATA")
-    index.add_argument("--split", metavar="NAME", help="which split of the data (train)")
-
-    convert = command("convert", "write the weights of others as encoder.safetensors and .json")
-    convert.add_argument("run", metavar="FILE", help=_RUN_HELP)
-    convert.add_argument("--out", required=True, metavar="DIR", help="folder for the two files")
-
-    views = command("views", "show what the views of your images look like")
-    views.add_argument("data", nargs="?", metavar="DATA", help=data_help)
-    views.add_argument("--preset", metavar="NAME", help=f"one of: {', '.join(PRESETS)}")
-    views.add_argument("--image-size", type=int, help="side of a view in pixels")
-    views.add_argument("--out", default="views.png", metavar="FILE", help="picture (views.png)")
-    views.add_argument("--seed", type=int, default=0, help="other draws")
-
-    _ablate_parser(command("ablate", "run a table of ablations beside the paper's"), show_all)
-    compare = command("compare", "show what differs between two runs")
-    for name in ("run_a", "run_b"):
-        compare.add_argument(name, metavar=name.upper(), help="run folder")
-    compare.add_argument("--out", default="compare.png", metavar="FILE", help="(compare.png)")
-
-    command("doctor", "say what this machine offers and what is missing")
-    recipes = command("recipes", "list the recipes, or print one with all its values")
-    recipes.add_argument("name", nargs="?", help="print this one as config.yaml would hold it")
-    recipes.add_argument("--images", type=int, help="number of images the rule is asked for")
-    recipes.add_argument("--epochs", type=float, help="passes over them")
-    recipes.add_argument("--batch-size", type=int, help="images per step")
-    return parser
-
-
-def _ablate_parser(parser: argparse.ArgumentParser, show_all: bool) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a table of --list, or a YAML file")
-    parser.add_argument("data", nargs="?", metavar="DATA", help="as for pretrain (textures)")
-    parser.add_argument("--list", action="store_true", dest="listed", help="what each table asks")
-    parser.add_argument(
-        "--print", action="store_true", dest="printed", help="every row as a command, nothing run"
-    )
-    parser.add_argument("--seeds", type=int, default=2, metavar="N", help="runs of each row (2)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (1)")
-    parser.add_argument("--out", metavar="DIR", help="folder of the table (runs/NAME)")
-    parser.add_argument("--figure", choices=["knn", "linear"], help="which result is compared")
-    _config_flags(parser, show_all)
-
-
-def _run_and_data(parser: argparse.ArgumentParser, data_help: str) -> None:
-    parser.add_argument("run", metavar="RUN", help=_RUN_HELP)
-    parser.add_argument("data", metavar="DATA", help=data_help.split(" (default")[0])
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read files (0)")
-    parser.add_argument("--image-size", type=int, help="side in pixels (the encoder's own)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -205,25 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             nowhere = silenced.enter_context(open(os.devnull, "w"))
             silenced.enter_context(redirect_stdout(nowhere))
             with redirect_stderr(nowhere):
-                arguments = _parse(words)
+                arguments = parse(words)
         else:
-            arguments = _parse(words)
+            arguments = parse(words)
         return _run(arguments)
 
 
 def _is_first() -> bool:
     """Whether this is the only process, or the first that torchrun or srun started."""
     return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
-
-
-def _parse(words: list[str]) -> dict[str, Any]:
-    if "--help-all" in words:
-        build_parser(show_all=True).parse_args([words[0], "--help"])
-    parser = build_parser()
-    parser.words = words
-    arguments = vars(parser.parse_args(words))
-    arguments.pop("help_all", None)
-    return arguments
 
 
 def _run(arguments: dict[str, Any]) -> int:
@@ -332,7 +145,7 @@ def _doctor() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from byol.engine.device import doctor
+    from byol.engine.doctor import doctor
 
     table = Table(box=None, pad_edge=False)
     for title in ("what", "found", "verdict"):
@@ -350,7 +163,7 @@ def _recipes(
     import yaml
 
     from byol import recipes
-    from byol.config import to_dict
+    from byol.options import to_dict
 
     def text(key: str) -> str:
         return " ".join((inspect.getdoc(recipes.RECIPES[key][0]) or "").split())

@@ -13,3 +13,7 @@ def say(line: str, indent: str = "") -> None:
         wrapper.break_long_words = wrapper.break_on_hyphens = False  # paths and flags stay whole
         line = "\n".join(wrapper.fill(part) for part in line.split("\n"))
     print(line, flush=True)
+
+
+def silence(sentence: str) -> None:
+    """`say` of who says nothing."""

@@ -41,19 +41,12 @@ def average_precision_11(scores: Tensor, truth: Tensor) -> float:
     """11-point average precision in [0, 1] of scores (N,) for truth (N,): 1 is, 0 is not, -1 is
     left out.
 
-    The mean over the recalls 0, 0.1, ..., 1 of the best precision at that recall or a higher one
-    (Everingham et al., 2010, section 4.2). Not a number where nothing is.
+    What `eleven_point_ap` finds, where all that is right is ranked. Not a number where nothing is.
     """
     known = truth >= 0
-    order = scores[known].argsort(descending=True, stable=True)
-    right = truth[known][order].double().cumsum(0)  # (n,)
-    if not len(right) or right[-1] == 0:
-        return float("nan")
-    precision = right / torch.arange(1, len(right) + 1, device=right.device)
-    recall = right / right[-1]
-    levels = torch.arange(11, device=right.device, dtype=torch.float64)[:, None] / 10
-    reached = recall >= levels - 1e-12  # (11, n)
-    return (precision * reached).amax(1).mean().item()
+    right = truth[known] > 0
+    positives = int(right.sum())
+    return eleven_point_ap(scores[known], right, positives) / 100 if positives else float("nan")
 
 
 def mean_average_precision_11(scores: Tensor, truth: Tensor) -> float:

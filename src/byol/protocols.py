@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from byol.config import option
-from byol.config import parse as parse_value
 from byol.errors import UserError
+from byol.options import parse as parse_value
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 from byol import recipes
-from byol.config import Config, with_options
+from byol.config import Config
 from byol.data import statistics
 from byol.data.source import Source
 from byol.errors import UserError
 from byol.networks.encoder import RESNET
+from byol.options import with_options
 from byol.viewspec import PRESETS, ViewSpec
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

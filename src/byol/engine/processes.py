@@ -20,6 +20,7 @@ from byol.engine.lost import report
 from byol.engine.meeting import meet
 from byol.engine.place import Place, place
 from byol.errors import Agreed, Interrupted, UserError
+from byol.options import flat
 
 T = TypeVar("T")
 WORK_SECONDS = 7 * 86400  # for which others wait while one of them measures
@@ -129,15 +130,6 @@ class Processes:
 
 
 ALONE = Processes()
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"optim": {"lr": 1}} to {"optim.lr": 1}."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        nested = isinstance(value, Mapping) and value
-        found.update(flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value})
-    return found
 
 
 def pick_device(name: str, processes: Processes) -> torch.device:

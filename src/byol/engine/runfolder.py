@@ -10,7 +10,6 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import filelock
@@ -18,6 +17,7 @@ import yaml
 
 from byol.engine.files import atomic_write, remove_leftovers, write_error
 from byol.errors import UserError
+from byol.options import flat
 
 CONFIG = "config.yaml"
 _LOCK = ".lock"
@@ -52,12 +52,7 @@ class RunFolder:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         (self.root / _HOLDER).unlink(missing_ok=True)
         self._lock.release()
 
@@ -194,7 +189,7 @@ def _differences(
     defaults: Mapping[str, Any],
 ) -> list[str]:
     """One "epochs: 100 in the folder, 200 asked" for each key that differs, in the given order."""
-    old, new = _flat(dict(defaults)) | _flat(written), _flat(asked)
+    old, new = flat(defaults) | flat(written), flat(asked)
     return [
         f"{key}: {_shown(old, key)} in the folder, {_shown(new, key)} asked"
         for key in dict.fromkeys([*new, *old])
@@ -203,19 +198,8 @@ def _differences(
     ]
 
 
-def _shown(flat: dict[str, Any], key: str) -> str:
-    return json.dumps(flat[key]) if key in flat else "not set"
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"optim": {"lr": 1}} to {"optim.lr": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def _shown(values: dict[str, Any], key: str) -> str:
+    return json.dumps(values[key]) if key in values else "not set"
 
 
 def _without_nan(value: Any) -> Any:

@@ -10,7 +10,8 @@ from byol.engine.gradients import Views
 class Upcoming:
     """(batch, views) in order, each made when it is taken or fetched, whichever is first.
 
-    waited: the seconds for which the last fetch waited for data.
+    waited: the seconds for which the last fetch waited for data; what a device that was still at
+        work meanwhile has felt of it is less.
     """
 
     def __init__(self, batches: Iterator[Batch], make: Callable[[Batch], Views]) -> None:

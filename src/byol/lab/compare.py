@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from byol.errors import UserError
+from byol.options import flat
 from byol.report import read_metrics
 
 PANELS = ("loss", "knn", "projection_deviation", "projection_cosine")
@@ -16,8 +17,8 @@ def compare(run_a: str | Path, run_b: str | Path, out: str | Path = "compare.png
     """The command `byol compare`: writes the curves of both runs as one picture, and returns the
     differing options and the results as a text table. Raises UserError for what is no run."""
     runs = [Path(run_a), Path(run_b)]
-    configs = [_flat(_read(run)) for run in runs]
-    results = [_flat(_result(run)) for run in runs]
+    configs = [flat(_read(run)) for run in runs]
+    results = [flat(_result(run)) for run in runs]
     keys = dict.fromkeys([*configs[0], *configs[1]])
     options = [key for key in keys if configs[0].get(key) != configs[1].get(key)]
     figures = [
@@ -48,14 +49,6 @@ def _result(run: Path) -> dict[str, Any]:
     """result.json; empty for a run that is not finished."""
     path = run / "result.json"
     return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _flat(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in plain.items():
-        inner = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return flat
 
 
 def _text(value: Any) -> str:

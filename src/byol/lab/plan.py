@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from byol.config import Config, check, options, with_options
+from byol.checks import check
+from byol.config import Config
 from byol.data.source import open_splits
 from byol.errors import UserError
 from byol.lab.rows import Row, Table
+from byol.options import options, with_options
 from byol.resolve import resolve
 
 _NUMBER = r"\d*\.?\d+(?:e[+-]?\d+)?"

@@ -12,12 +12,12 @@ import torch
 import yaml
 from torch import nn
 
-from byol.config import from_dict
 from byol.data.source import Source
 from byol.engine import device as devices
 from byol.engine.processes import ALONE, Processes, pick_device
 from byol.networks.encoder import BUILD_DEFAULTS, Encoder, build_encoder
 from byol.networks.foreign import open_encoder
+from byol.options import from_dict
 from byol.viewspec import ViewSpec
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from byol.engine import checkpoint
 from byol.engine.files import atomic_write
-from byol.engine.log import Mode, Progress
+from byol.engine.progress import Mode, Progress
 from byol.errors import UserError
 
 T = TypeVar("T")
