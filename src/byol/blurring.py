@@ -43,52 +43,59 @@ def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
 
 
 class _Blur:
-    """Memory and views of it to blur images (C, H, W) of one shape by `taps` taps.
+    """Memory to blur images (C, H, W) of one shape, one after another, by up to 2 border + 1 taps.
 
-    The memory is kept, as its borders stay zero and views of it cost as much as a small product.
+    It is kept, as its borders stay zero and making views of it costs as much as a small product.
     Pixels lie as (H, C, W), so that a row is one long line; all lines begin and end with zeros.
     """
 
-    def __init__(self, shape: torch.Size, taps: int, dtype: torch.dtype) -> None:
+    def __init__(self, shape: torch.Size, border: int, dtype: torch.dtype) -> None:
         channels, height, width = shape
-        radius, reach = taps // 2, _BLOCK + taps - 1
-        down, across = -(-height // _BLOCK), -(-width // _BLOCK)  # blocks
-        wide = across * _BLOCK + 2 * radius
-        line = channels * wide
-        padded = torch.zeros(down * _BLOCK + 2 * radius, channels, wide, dtype=dtype)
-        lines = torch.zeros(down, _BLOCK, line, dtype=dtype)  # blurred vertically
-        self.inside = padded[radius : radius + height, :, radius : radius + width].transpose(0, 1)
-        self.rows = padded.as_strided((down, reach, line), (_BLOCK * line, line, 1))
-        self.lines = lines
-        self.columns = lines.as_strided(
-            (across, down * _BLOCK * channels, reach), (_BLOCK, wide, 1)
+        self.border, self.blocks = border, (-(-height // _BLOCK), -(-width // _BLOCK))
+        down, across = (_BLOCK * count for count in self.blocks)
+        wide = across + 2 * border
+        self.padded = torch.zeros(down + 2 * border, channels, wide, dtype=dtype)
+        self.lines = torch.zeros(self.blocks[0], _BLOCK, channels * wide, dtype=dtype)
+        inside = slice(border, border + height), slice(None), slice(border, border + width)
+        self.inside = self.padded[inside].transpose(0, 1)
+        self.views = lru_cache(self._views)
+
+    def _views(self, taps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What blocks of rows and of columns of outputs see; the band of the blur's matrix for
+        them, and its diagonals."""
+        reach, skipped = _BLOCK + taps - 1, self.border - taps // 2
+        (down, across), line = self.blocks, self.lines.shape[2]
+        _, channels, wide = self.padded.shape
+        rows = self.padded.as_strided((down, reach, line), (_BLOCK * line, line, 1), skipped * line)
+        columns = self.lines.as_strided(
+            (across, down * _BLOCK * channels, reach), (_BLOCK, wide, 1), skipped
         )
-        band = torch.zeros(_BLOCK, reach, dtype=dtype)  # of the blur's matrix
-        self.diagonals = band.as_strided((_BLOCK, taps), (reach + 1, 1))
-        self.down, self.across = band.expand(down, -1, -1), band.T.expand(across, -1, -1)
+        band = torch.zeros(_BLOCK, reach, dtype=self.lines.dtype)
+        return rows, columns, band, band.as_strided((_BLOCK, taps), (reach + 1, 1))
 
     def __call__(self, image: Tensor, kernel: np.ndarray) -> Tensor:
         """(C, H, W) blurred by kernel (taps,)."""
         channels, height, width = image.shape
-        self.diagonals.copy_(torch.from_numpy(kernel))
+        rows, columns, band, diagonals = self.views(len(kernel))
+        diagonals.copy_(torch.from_numpy(kernel))
         self.inside.copy_(image)
-        torch.bmm(self.down, self.rows, out=self.lines)
-        across, lines, _ = self.columns.shape
-        out = image.new_empty(lines, across, _BLOCK)
-        torch.bmm(self.columns, self.across, out=out.transpose(0, 1))
-        return out.view(-1, channels, across * _BLOCK)[:height, :, :width].transpose(0, 1)
+        torch.bmm(band.expand(len(rows), -1, -1), rows, out=self.lines)
+        out = image.new_empty(columns.shape[1], len(columns), _BLOCK)
+        torch.bmm(columns, band.T.expand(len(columns), -1, -1), out=out.transpose(0, 1))
+        return out.view(-1, channels, len(columns) * _BLOCK)[:height, :, :width].transpose(0, 1)
 
 
-@lru_cache(32)
-def _blur_of(shape: torch.Size, taps: int, dtype: torch.dtype, thread: int) -> _Blur:
-    return _Blur(shape, taps, dtype)
+@lru_cache(8)
+def _memory(shape: torch.Size, border: int, dtype: torch.dtype, thread: int) -> _Blur:
+    return _Blur(shape, border, dtype)
 
 
 def _blur_in_blocks(image: Tensor, kernel: np.ndarray) -> Tensor:
     """(C, H, W) blurred by kernel (taps,) as products with a band of _BLOCK rows of its matrix."""
+    border = len(kernel) // 2
     if image.dtype == torch.float32:
-        outer = 2 * kernel.cumsum()[: len(kernel) // 2]  # weigh the outermost 1, 2, ... tap pairs
+        outer = 2 * kernel.cumsum()[:border]  # weigh the outermost 1, 2, ... tap pairs
         cut = np.count_nonzero(outer < _LEFT_OUT)
         kernel = kernel[cut : len(kernel) - cut]
-    blur = _blur_of(image.shape, len(kernel), image.dtype, threading.get_ident())
-    return blur(image, kernel)
+    with torch.inference_mode(False):  # else what is kept could not be written to outside of it
+        return _memory(image.shape, border, image.dtype, threading.get_ident())(image, kernel)

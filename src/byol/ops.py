@@ -19,11 +19,16 @@ from byol.resampling import resize_weights as resize_weights
 GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)
 
 
-def _per_image(parameter: Tensor, x: Tensor, axes: int = 4) -> Tensor | float:
-    """(N,) to (N, 1, 1, ...); of a single image the number, which costs less to work with."""
-    if len(parameter) == 1 and parameter.device.type == "cpu":
+def _per_image(parameter: Tensor, x: Tensor) -> Tensor | float:
+    """(N,) to (N, 1, 1, 1); of a single image the number, which costs less to work with."""
+    if parameter.numel() == 1 and parameter.device.type == "cpu":
         return float(parameter)
-    return parameter.to(x).reshape(-1, *(1,) * (axes - 1))
+    return parameter.to(x).reshape(-1, 1, 1, 1)
+
+
+def _channels(x: Tensor) -> tuple[Tensor, ...]:
+    """(N, 1, H, W) each."""
+    return x.unsqueeze(1).unbind(2)
 
 
 def adjust_brightness(x: Tensor, delta: Tensor, out: Tensor | None = None) -> Tensor:
@@ -77,7 +82,7 @@ def adjust_saturation(x: Tensor, factor: Tensor, out: Tensor | None = None) -> T
     At constant hue and value each channel's distance to the value scales with s, by the factor but
     at most by 1 / s = value / (value - least): no hue is computed.
     """
-    r, g, b = x.split(1, 1)  # (N, 1, H, W) each
+    r, g, b = _channels(x)
     value = torch.maximum(r, g)
     value = torch.maximum(value, b, out=value)
     scale = _per_image(factor, x)
@@ -85,8 +90,8 @@ def adjust_saturation(x: Tensor, factor: Tensor, out: Tensor | None = None) -> T
         span = torch.minimum(r, g)
         span = torch.sub(value, torch.minimum(span, b, out=span), out=span)
         span.add_(torch.finfo(x.dtype).tiny)  # of greys: any scale does
-        most = torch.div(value, span, out=span).clamp_min_(0)
-        scale = most.clamp_max_(scale)  # type: ignore[arg-type]
+        most = torch.div(value, span, out=span)
+        scale = most.clamp_min_(0).clamp_max_(scale)  # type: ignore[arg-type]
     return torch.lerp(value, x, scale, out=out)
 
 
@@ -115,14 +120,14 @@ def _turn_hue(x: Tensor, turn: np.ndarray, out: Tensor) -> Tensor:
     """adjust_hue by -1 < turn < 1 sixths, (N,)."""
     flat = 1 - abs(turn)
     steep, slope = (_per_image(torch.from_numpy(p), x) for p in (flat, -turn / flat))
-    r, g, b = x.split(1, 1)  # (N, 1, H, W) each
+    r, g, b = _channels(x)
     low, high = torch.minimum(r, g), torch.maximum(r, g)
     middle = torch.clamp(b, low, high)
     least, value = torch.minimum(low, b, out=low), torch.maximum(high, b, out=high)
     most = torch.sub(value, least).mul_(steep)
     ramp = torch.empty_like(x)
-    for k, (ahead, behind) in enumerate(((g, b), (b, r), (r, g))):
-        torch.sub(ahead, behind, out=ramp[:, k : k + 1])
+    for ahead, behind, difference in zip((g, b, r), (b, r, g), _channels(ramp), strict=True):
+        torch.sub(ahead, behind, out=difference)
     torch.clamp(ramp, -most, most, out=ramp)
     out = torch.lerp(middle, x, 2, out=out)  # 2 x - middle
     out = out.add_(ramp, alpha=slope) if isinstance(slope, float) else out.addcmul_(ramp, slope)
