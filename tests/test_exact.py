@@ -1,6 +1,7 @@
 """The fast path of the views beside a float64 reference written as the formulas are."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -112,6 +113,24 @@ def test_blur_and_solarize(size: int) -> None:
     for threshold in (0.5, 0.3):
         literal = torch.where(x < threshold, x, 1 - x)
         assert torch.equal(ops.solarize(x, torch.full((4,), threshold)), literal)
+
+
+def test_blurs_leave_nothing_to_those_after_them() -> None:
+    """The memory they are done in is kept: for one shape, of any sigma, in each thread."""
+    x = _images(1, 96).expand(2, 3, 96, 96) / 255
+    with torch.inference_mode():
+        ops.gaussian_blur(x.new_ones(2, 3, 96, 96), torch.tensor([2.0, 2.0]), 9)
+
+    def blurred(sigma: float) -> Tensor:
+        found = [ops.gaussian_blur(x, torch.tensor([sigma, 2.0]), 9)[0] for _ in range(20)]
+        assert all(torch.equal(one, found[0]) for one in found)
+        return found[0]
+
+    sigmas = (0.1, 0.5, 1.0, 2.0)
+    with ThreadPoolExecutor(4) as pool:
+        for sigma, found in zip(sigmas, pool.map(blurred, sigmas), strict=True):
+            expected = ops.gaussian_blur(x[:1].double(), torch.tensor([sigma]), 9)[0]
+            assert (found - expected).abs().max() < 2e-6
 
 
 @pytest.mark.parametrize(("box", "size"), [

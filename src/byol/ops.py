@@ -7,22 +7,28 @@ contrast and the geometric ones take any C. Parameters are (N,). Values outside 
 Those with `out` write into it, which may be x.
 """
 
-from functools import lru_cache
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from byol.blurring import blur_kernel_size as blur_kernel_size
+from byol.blurring import gaussian_blur as gaussian_blur
+from byol.resampling import crop_resize as crop_resize
+from byol.resampling import resize_weights as resize_weights
+
 GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)
-_TABLE = 2**23  # numbers: resize weights of images up to 53 pixels are looked up
 
 
-def _per_image(parameter: Tensor, x: Tensor, axes: int = 4) -> Tensor | float:
-    """(N,) to (N, 1, 1, ...); of a single image the number, which costs less to work with."""
-    if len(parameter) == 1 and parameter.device.type == "cpu":
+def _per_image(parameter: Tensor, x: Tensor) -> Tensor | float:
+    """(N,) to (N, 1, 1, 1); of a single image the number, which costs less to work with."""
+    if parameter.numel() == 1 and parameter.device.type == "cpu":
         return float(parameter)
-    return parameter.to(x).reshape(-1, *(1,) * (axes - 1))
+    return parameter.to(x).reshape(-1, 1, 1, 1)
+
+
+def _channels(x: Tensor) -> tuple[Tensor, ...]:
+    """(N, 1, H, W) each."""
+    return x.unsqueeze(1).unbind(2)
 
 
 def adjust_brightness(x: Tensor, delta: Tensor, out: Tensor | None = None) -> Tensor:
@@ -34,6 +40,8 @@ def adjust_contrast(x: Tensor, factor: Tensor, out: Tensor | None = None) -> Ten
     """(x - m) factor + m, where m is the mean of *each channel*, unlike torchvision's."""
     by = _per_image(factor, x)
     rest = x.mean((2, 3), keepdim=True) * (1 - by)  # (N, C, 1, 1)
+    if isinstance(by, float):
+        return torch.add(rest, x, alpha=by, out=out)
     return torch.mul(x, by, out=out).add_(rest)
 
 
@@ -74,7 +82,7 @@ def adjust_saturation(x: Tensor, factor: Tensor, out: Tensor | None = None) -> T
     At constant hue and value each channel's distance to the value scales with s, by the factor but
     at most by 1 / s = value / (value - least): no hue is computed.
     """
-    r, g, b = x.unbind(1)  # (N, H, W) each
+    r, g, b = _channels(x)
     value = torch.maximum(r, g)
     value = torch.maximum(value, b, out=value)
     scale = _per_image(factor, x)
@@ -82,9 +90,9 @@ def adjust_saturation(x: Tensor, factor: Tensor, out: Tensor | None = None) -> T
         span = torch.minimum(r, g)
         span = torch.sub(value, torch.minimum(span, b, out=span), out=span)
         span.add_(torch.finfo(x.dtype).tiny)  # of greys: any scale does
-        most = torch.div(value, span, out=span).clamp_min_(0)
-        scale = most[:, None].clamp_max_(scale)  # type: ignore[arg-type]  # (N, 1, H, W)
-    return torch.lerp(value[:, None].expand_as(x), x, scale, out=out)
+        most = torch.div(value, span, out=span)
+        scale = most.clamp_min_(0).clamp_max_(scale)  # type: ignore[arg-type]
+    return torch.lerp(value, x, scale, out=out)
 
 
 def adjust_hue(x: Tensor, delta: Tensor, out: Tensor | None = None) -> Tensor:
@@ -111,28 +119,19 @@ def adjust_hue(x: Tensor, delta: Tensor, out: Tensor | None = None) -> Tensor:
 def _turn_hue(x: Tensor, turn: np.ndarray, out: Tensor) -> Tensor:
     """adjust_hue by -1 < turn < 1 sixths, (N,)."""
     flat = 1 - abs(turn)
-    steep, slope = (_per_image(torch.from_numpy(p), x, 3) for p in (flat, -turn / flat))
-    channels = r, g, b = x.unbind(1)  # (N, H, W) each
-    planes = torch.empty((8, *r.shape), dtype=x.dtype, device=x.device)
-    low, high, middle, fewest, most, *ramps = planes.unbind()
-    torch.minimum(r, g, out=low)
-    torch.maximum(r, g, out=high)
-    torch.clamp(b, low, high, out=middle).neg_()
-    least = torch.minimum(low, b, out=low)
-    value = torch.maximum(high, b, out=high)
-    torch.sub(least, value, out=fewest).mul_(steep)
-    torch.neg(fewest, out=most)
-    for k, ramp in enumerate(ramps):  # before a channel is written to
-        torch.sub(channels[(k + 1) % 3], channels[(k + 2) % 3], out=ramp)
-        torch.clamp(ramp, fewest, most, out=ramp)
-    for channel, ramp, turned in zip(channels, ramps, out.unbind(1), strict=True):
-        torch.add(middle, channel, alpha=2, out=turned)
-        if isinstance(slope, float):
-            turned.add_(ramp, alpha=slope)
-        else:
-            turned.addcmul_(ramp, slope)
-        torch.clamp(turned, least, value, out=turned)
-    return out
+    steep, slope = (_per_image(torch.from_numpy(p), x) for p in (flat, -turn / flat))
+    r, g, b = _channels(x)
+    low, high = torch.minimum(r, g), torch.maximum(r, g)
+    middle = torch.clamp(b, low, high)
+    least, value = torch.minimum(low, b, out=low), torch.maximum(high, b, out=high)
+    most = torch.sub(value, least).mul_(steep)
+    ramp = torch.empty_like(x)
+    for ahead, behind, difference in zip((g, b, r), (b, r, g), _channels(ramp), strict=True):
+        torch.sub(ahead, behind, out=difference)
+    torch.clamp(ramp, -most, most, out=ramp)
+    out = torch.lerp(middle, x, 2, out=out)  # 2 x - middle
+    out = out.add_(ramp, alpha=slope) if isinstance(slope, float) else out.addcmul_(ramp, slope)
+    return torch.clamp(out, least, value, out=out)
 
 
 def grayscale(x: Tensor) -> Tensor:
@@ -142,77 +141,6 @@ def grayscale(x: Tensor) -> Tensor:
     grey = GREY_WEIGHTS[0] * r  # (N, H, W)
     grey.add_(g, alpha=GREY_WEIGHTS[1]).add_(b, alpha=GREY_WEIGHTS[2])
     return grey[:, None].expand_as(x)
-
-
-def blur_kernel_size(image_size: int) -> int:
-    """Taps of the blur for images of this height in pixels: 23 at 224, 3 at 32, 1 (none) at 16."""
-    return 2 * int(image_size / 10 / 2) + 1
-
-
-_LEFT_OUT = 1e-6  # what the taps that are not computed may weigh together
-_BLOCK = 16  # outputs a matrix product makes from 16 + taps - 1 inputs
-_MANY = 9  # taps from which on products are faster than passes over the images
-
-
-def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
-    """Separable Gaussian of `kernel_size` (odd) taps, sigma (N,) in pixels.
-
-    Horizontal and vertical; zero padding without renormalisation, so that borders darken as in
-    the official code.
-    """
-    radius = kernel_size // 2
-    offset = np.arange(-radius, radius + 1)  # (taps,)
-    deviation = sigma.double().cpu().numpy()[:, None]
-    kernels = np.exp(-(offset**2) / (2 * deviation**2))  # (N, taps)
-    kernels /= kernels.sum(1, keepdims=True)
-    if kernel_size >= _MANY and x.device.type == "cpu":
-        blurred = [_blur_in_blocks(*pair) for pair in zip(x, kernels, strict=True)]
-        return torch.stack(blurred) if len(blurred) > 1 else blurred[0][None]
-    taps = [k.reshape(-1, 1, 1, 1) for k in torch.from_numpy(kernels).to(x).unbind(1)]
-    for axis in (3, 2):
-        out, length = x * taps[radius], x.shape[axis]
-        for k in range(1, min(radius, length - 1) + 1):  # pixels between tap and output
-            ahead, behind = (0, length - k), (k, length - k)
-            out.narrow(axis, *behind).addcmul_(x.narrow(axis, *ahead), taps[radius - k])
-            out.narrow(axis, *ahead).addcmul_(x.narrow(axis, *behind), taps[radius + k])
-        x = out
-    return x
-
-
-def _blur_in_blocks(image: Tensor, kernel: np.ndarray) -> Tensor:
-    """(C, H, W) blurred by kernel (taps,) as products with a band of _BLOCK rows of its matrix."""
-    if image.dtype == torch.float32:
-        outer = 2 * kernel.cumsum()[: len(kernel) // 2]  # weigh the outermost 1, 2, ... tap pairs
-        cut = np.count_nonzero(outer < _LEFT_OUT)
-        kernel = kernel[cut : len(kernel) - cut]
-    radius, (channels, height, width) = len(kernel) // 2, image.shape
-    down, across = -(-height // _BLOCK), -(-width // _BLOCK)  # blocks
-    reach = _BLOCK + 2 * radius
-    band = image.new_zeros(_BLOCK, reach)
-    band.as_strided((_BLOCK, len(kernel)), (reach + 1, 1)).copy_(torch.from_numpy(kernel))
-    rows = _bordered(image.transpose(0, 1), radius, down * _BLOCK, 0)  # (high, C, W)
-    line = channels * width
-    blocks = rows.as_strided((down, reach, line), (_BLOCK * line, line, 1))
-    made = torch.bmm(band.expand(down, -1, -1), blocks).view(-1, channels, width)
-    columns = _bordered(made, radius, across * _BLOCK, 2)  # (high, C, wide)
-    line = columns.shape[2]
-    blocks = columns.as_strided((across, columns[..., 0].numel(), reach), (_BLOCK, line, 1))
-    out = image.new_empty(*made.shape[:2], across * _BLOCK)
-    target = out.as_strided((across, blocks.shape[1], _BLOCK), (_BLOCK, out.shape[2], 1))
-    torch.bmm(blocks, band.T.expand(across, -1, -1), out=target)
-    return out[:height, :, :width].transpose(0, 1)
-
-
-def _bordered(x: Tensor, border: int, length: int, axis: int) -> Tensor:
-    """x with zeros before its `axis`, and after it up to length + 2 border."""
-    shape = list(x.shape)
-    shape[axis] = length + 2 * border
-    out = x.new_empty(shape)
-    out.narrow(axis, 0, border).zero_()
-    end = border + x.shape[axis]
-    out.narrow(axis, end, shape[axis] - end).zero_()
-    out.narrow(axis, border, x.shape[axis]).copy_(x)
-    return out
 
 
 def solarize(x: Tensor, threshold: Tensor) -> Tensor:
@@ -238,65 +166,3 @@ def quarter_turns(x: Tensor, turns: Tensor) -> Tensor:
     for k in (1, 2, 3):
         x = torch.where((turns == k).reshape(-1, 1, 1, 1), x.rot90(k, (2, 3)), x)
     return x
-
-
-def _cubic(x: Tensor) -> Tensor:
-    """Keys' cubic kernel with a = -1/2, as in TensorFlow and PIL (PyTorch's default is -3/4)."""
-    x = x.abs()
-    near, far = x.clamp_max(1), x.clamp(1, 2)  # each polynomial is 0 at the end of its range
-    return ((1.5 * near - 2.5) * near * near + 1) + (((-0.5 * far + 2.5) * far - 4) * far + 2)
-
-
-def resize_weights(
-    start: Tensor, extent: Tensor, side: int, size: int, antialias: bool, dtype: torch.dtype
-) -> Tensor:
-    """Bicubic weights (N, size, side) that resample pixels start to start + extent of an axis.
-
-    start and extent are (N,) integers; half-pixel centres; taps outside the crop are dropped and
-    the rest is renormalised. With antialias the kernel widens with the scale when shrinking.
-    """
-    start, extent = start.to(dtype)[:, None, None], extent.to(dtype)[:, None, None]  # (N, 1, 1)
-    scale = extent / size
-    pixel = torch.arange(side, device=start.device, dtype=dtype) - start  # (N, 1, side)
-    centre = (torch.arange(size, device=start.device, dtype=dtype)[:, None] + 0.5) * scale
-    width = scale.clamp_min(1) if antialias else 1
-    weights = _cubic((pixel + 0.5 - centre) / width)  # (N, size, side)
-    weights = weights * ((pixel >= 0) & (pixel < extent))
-    return weights / weights.sum(2, keepdim=True)
-
-
-@lru_cache(4)
-def _every_weight(
-    side: int, size: int, antialias: bool, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """resize_weights of all starts and extents: (side (side + 1), size, side)."""
-    place = torch.arange(side * (side + 1), device=device)
-    start, extent = place // (side + 1), place % (side + 1)
-    inside = extent.clamp_min(1).minimum(side - start)  # what reaches over the border is not asked
-    return resize_weights(start, inside, side, size, antialias, dtype)
-
-
-def _weights(start: Tensor, extent: Tensor, side: int, *how: Any) -> Tensor:
-    """resize_weights, looked up for small images."""
-    if side * (side + 1) * how[0] * side > _TABLE:
-        return resize_weights(start, extent, side, *how)
-    return _every_weight(side, *how, start.device).index_select(0, start * (side + 1) + extent)
-
-
-def crop_resize(images: Tensor, boxes: Tensor, size: int, antialias: bool = True) -> Tensor:
-    """Cut each image's box and resize it bicubically: (N, C, H, W), (N, 4) to (N, C, size, size).
-
-    boxes hold top, left, height, width in pixels. uint8 gives uint8 (rounded), floats in [0, 1]
-    are clipped to it, as bicubic resampling overshoots. The official code resizes without
-    antialiasing (`antialias=False`).
-    """
-    dtype = images.dtype if images.is_floating_point() else torch.float32
-    top, left, height, width = boxes.unbind(1)
-    rows = _weights(top, height, images.shape[2], size, antialias, dtype)  # (N, size, H)
-    columns = _weights(left, width, images.shape[3], size, antialias, dtype)  # (N, size, W)
-    lines = images.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format)  # (N, H, C, W)
-    low = torch.bmm(rows, lines.flatten(2)).reshape(len(images), -1, images.shape[3])  # (N, S C, W)
-    out = torch.bmm(low, columns.transpose(1, 2)).unflatten(1, (size, -1)).transpose(1, 2)
-    if images.is_floating_point():
-        return out.clamp_(0, 1)
-    return out.add_(0.5).clamp_(0, 255).to(torch.uint8)
