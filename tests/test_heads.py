@@ -141,5 +141,5 @@ def test_the_predictor_may_have_a_width_of_its_own() -> None:
     for own, expected in ((None, 16), (24, 24)):
         asked = {**values, **data, "predictor_hidden_size": own}
         learner = build_learner(with_options(Config(), asked))
-        assert learner.predictor.get_submodule("0").weight.shape == (expected, 8)
-        assert learner.projector.get_submodule("0").weight.shape[0] == 16
+        assert learner.predictor.get_parameter("0.weight").shape == (expected, 8)
+        assert learner.projector.get_parameter("0.weight").shape[0] == 16
