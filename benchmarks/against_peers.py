@@ -21,6 +21,7 @@ from benchmarks import ours, pictures
 from benchmarks.bars import picture
 from benchmarks.peers import Elsewhere, PeerError, Worker, workers
 from benchmarks.timing import Competitor, here, publish, race
+from byol.engine.device import pick_device, pick_precision
 from byol.engine.memory import keep_freed
 
 PHOTOS, SMALL = 16, 256  # images a call
@@ -83,7 +84,8 @@ def steps(peers: Mapping[str, Worker], rounds: int, quick: bool) -> None:
     notes = notes_of(peers, "step")
     for network, size, batch in STEPS:
         turns = rounds if size <= 64 else max(2, rounds // 2)
-        for setting in SETTINGS[-1:] if quick and size > 64 else SETTINGS:
+        possible = [s for s in SETTINGS if s != "bf16" or has_bf16()]
+        for setting in possible[-1:] if quick and size > 64 else possible:
             options = {"network": network, "size": size, "batch": batch, "setting": setting}
             said = list(notes)
             others = {name: Elsewhere(peers[name], "step", **options) for name in peers}
@@ -100,6 +102,11 @@ def steps(peers: Mapping[str, Worker], rounds: int, quick: bool) -> None:
                 command=COMMAND,
                 notes=[*said, *precisions(setting)],
             )
+
+
+def has_bf16() -> bool:
+    """Whether the hardware computes with it; emulated, its figures would mean nothing."""
+    return pick_precision(pick_device("auto")) == "bf16"
 
 
 def precisions(setting: str) -> list[str]:
