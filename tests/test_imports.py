@@ -16,7 +16,7 @@ LEVELS: dict[str, float] = {
     # 0: no import from the package at all (formulas, plain values)
     "errors": 0, "console": 0, "viewspec": 0, "rng": 0, "losses": 0, "schedules": 0, "ops": 0.1,
     "blurring": 0, "resampling": 0,
-    "optim": 0, "metrics": 0, "transfer": 0,
+    "optim": 0, "metrics": 0, "pinned": 0,
     "networks.standardised": 0, "networks.spanning": 0, "networks.unseen": 0,
     "networks.recompute": 0,
     "networks.heads": 0.1, "networks.norm": 0.1,

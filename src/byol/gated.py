@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from byol import ops, views
-from byol.transfer import to_device
+from byol.pinned import to_device
 from byol.views import Draws
 from byol.viewspec import ViewSpec
 

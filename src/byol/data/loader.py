@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from byol import ops, rng
-from byol.transfer import to_device
+from byol.pinned import to_device
 
 CROP_STREAMS = (1, 2)  # streams of random numbers for the crops of view 1 and view 2
 
