@@ -66,6 +66,25 @@ def test_embedding_is_what_the_encoder_gives(tmp_path: Path) -> None:
     assert (labels == -1).all()
 
 
+def test_the_untrained_network_is_the_same_at_the_end_of_a_run_and_in_an_evaluation(
+    tmp_path: Path,
+) -> None:
+    """Images lie class by class, as in most folders; neither may see the first classes alone."""
+    generator = np.random.default_rng(0)
+    files = []
+    for name, each in (("train", 900), ("test", 100)):
+        labels = np.repeat(np.arange(4), each)
+        noise = generator.integers(0, 160, (len(labels), 16, 16, 3))
+        images = (noise + 24 * labels[:, None, None, None]).astype(np.uint8)
+        files.append(tmp_path / f"{name}.npz")
+        np.savez(files[-1], images=images, labels=labels)
+    train, test = map(str, files)
+    run = byol.pretrain(train, out=tmp_path / "run", eval_data=test, **TINY)
+    rows = byol.evaluate("knn", tmp_path / "run", train, eval_data=test)["rows"]
+    for name in ("trained", "untrained"):
+        assert rows[name]["top1"] == pytest.approx(run["knn"][name], abs=0.01)
+
+
 def test_an_unreadable_image_has_no_row_in_an_embedding(tmp_path: Path) -> None:
     from PIL import Image
 

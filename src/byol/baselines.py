@@ -38,7 +38,7 @@ def compare(
     def stream(source: Source) -> Any:
         return features.stream(source, *geometry, count)
 
-    features.calibrate(untrained, stream(prepared.bank))
+    features.calibrate(untrained, stream(features.drawn(prepared.bank, train.seed)))
     untrained = untrained.to(device).to(memory_format=torch.channels_last)
     rows: dict[str, tuple[Tensor, Tensor]] = {}
     for name, encoder in (("trained", trained), ("untrained", untrained)):

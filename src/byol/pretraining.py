@@ -114,11 +114,22 @@ def _pretrain(
         if processes.is_main:
             machine = {**devices.environment(), "processes": processes.names}
             folder.write_json("environment.json", machine)
-        more = hint(processes, device)
-        for sentence in (*reasons, *([more] if more else []), prepared.choice):
-            say(sentence)
+        for sentence in (*reasons, hint(processes, device), _cost(config, device), prepared.choice):
+            if sentence:
+                say(sentence)
         say(f"writing to {folder.root}")
         return _run(config, prepared, learner, folder, module, device, mode, say, processes)
+
+
+def _cost(config: Config, device: torch.device) -> str | None:
+    """What a person without a GPU should know before a large network begins."""
+    network, data, size = config.network, config.data, config.optim.batch_size
+    if device.type != "cpu" or data.image_size < 128:
+        return None
+    return (
+        f"no GPU: {network.model} on batches of {size} at {data.image_size} pixels is slow here and "
+        "wants gigabytes of memory; --model resnet18 --image-size 96 --batch-size 32 wants far less"
+    )
 
 
 def _check_eval_data(config: Config, splits: Splits) -> None:

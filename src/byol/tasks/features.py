@@ -119,10 +119,13 @@ def calibrate(
 def baseline(subject: Subject, source: Source, seed: int = 0) -> Subject:
     """The same network untrained, its batch norms calibrated on images drawn from `source`."""
     fresh = untrained(subject, seed)
-    order = rng.some(seed, len(source), 2560)
-    drawn = Subset(source, order)  # in no order, as files are often sorted by class
-    calibrate(fresh.encoder, stream(drawn, *subject.geometry, subject.workers))
+    calibrate(fresh.encoder, stream(drawn(source, seed), *subject.geometry, subject.workers))
     return fresh
+
+
+def drawn(source: Source, seed: int) -> Source:
+    """The images that norms are calibrated on, in no order, as files are often sorted by class."""
+    return Subset(source, rng.some(seed, len(source), 2560))
 
 
 def augmented(
