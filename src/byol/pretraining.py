@@ -127,8 +127,9 @@ def _cost(config: Config, device: torch.device) -> str | None:
     if device.type != "cpu" or data.image_size < 128:
         return None
     return (
-        f"no GPU: {network.model} on batches of {size} at {data.image_size} pixels is slow here and "
-        "wants gigabytes of memory; --model resnet18 --image-size 96 --batch-size 32 wants far less"
+        f"no GPU: {network.model} on batches of {size} at {data.image_size} pixels is slow here "
+        "and wants gigabytes of memory; --model resnet18 --image-size 96 --batch-size 32 wants far "
+        "less"
     )
 
 
