@@ -126,7 +126,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def kernels(step: Steps, device: torch.device) -> list[dict[str, Any]]:
-    """The ten that take most of two steps, with their share."""
+    """The ten that take most of two steps."""
     on_device = device.type == "cuda"
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]
     with profile(activities=kinds) as recorded:
@@ -134,10 +134,12 @@ def kernels(step: Steps, device: torch.device) -> list[dict[str, Any]]:
             step()
         synchronise(device)
     name = "self_device_time_total" if on_device else "self_cpu_time_total"
-    found = [(float(getattr(e, name)), e.key) for e in recorded.key_averages()]
-    total = sum(t for t, _ in found) or 1.0
-    top = sorted(found, reverse=True)[:10]
-    return [{"kernel": key[:100], "ms": t / 2000, "share": t / total} for t, key in top]
+    kind = torch.autograd.DeviceType.CUDA if on_device else torch.autograd.DeviceType.CPU
+    of_kind = [
+        e for e in recorded.key_averages() if e.device_type == kind
+    ]  # no op beside its kernel
+    found = [(float(getattr(e, name)), e.key) for e in of_kind]
+    return [{"kernel": key[:100], "ms": t / 2000} for t, key in sorted(found, reverse=True)[:10]]
 
 
 def measure(name: str, mode: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
