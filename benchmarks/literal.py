@@ -184,7 +184,7 @@ def compare(epochs: float, images: int, model: str, seeds: int, batch: int) -> N
     pixels, labels = pictures.small(images + QUERIES)
     config, _ = recipes.build("small-32", images, epochs, batch)
     config = ours.with_precision(
-        with_options(config, {"model": model, "device": "cpu", **ours.DATA})
+        with_options(config, {"model": model, "device": "cpu", "zero_gamma": "false", **ours.DATA})
     )
     first = next(fast_loader(config, pixels[:images]).batches(0, 1))
     fast = torch.stack(make_views(config, first, torch.device("cpu")))

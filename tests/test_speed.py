@@ -101,6 +101,7 @@ def test_the_literal_loop_does_what_the_fast_path_does() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
     pixels = np.repeat(np.repeat(pixels[:, ::4, ::4], 4, 1), 4, 2)
     values = {"model": "convnet-4", "hidden_size": 32, "precision": "fp32", "device": "cpu"}
+    values["zero_gamma"] = "false"
     config = with_options(build("small-32", 24, 5, 8)[0], {**values, **ours.DATA})
     batch = next(literal.fast_loader(config, pixels).batches(0, 1))
     fast = torch.stack(make_views(config, batch, torch.device("cpu")))
