@@ -10,7 +10,7 @@ bare decoding of the photographs, and the bare convolutions and matrix products 
 
 import argparse
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,12 +79,16 @@ def views(peers: Mapping[str, Worker], rounds: int, folder: Path) -> None:
     publish("peers-views-32", title, found, per="image", base="byol", command=COMMAND, notes=said)
 
 
-def steps(peers: Mapping[str, Worker], rounds: int, quick: bool) -> None:
+def steps(peers: Mapping[str, Worker], rounds: int, quick: bool, networks: Sequence[str]) -> None:
     """A training step of each network in each setting; the large one has half the rounds."""
     notes = notes_of(peers, "step")
-    for network, size, batch in STEPS:
+    possible = SETTINGS if has_bf16() else SETTINGS[:1]
+    if len(possible) == 1:
+        print(
+            "fp32 alone: this processor has no bf16, which defaults that ask for it would emulate"
+        )
+    for network, size, batch in (s for s in STEPS if s[0] in networks):
         turns = rounds if size <= 64 else max(2, rounds // 2)
-        possible = [s for s in SETTINGS if s != "bf16" or has_bf16()]
         for setting in possible[-1:] if quick and size > 64 else possible:
             options = {"network": network, "size": size, "batch": batch, "setting": setting}
             said = list(notes)
@@ -125,6 +129,8 @@ def main() -> None:
     """Tables, docs/results/speed/peers-*.json and docs/performance/peers.png."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", nargs="+", choices=("views", "step"), default=["views", "step"])
+    every = [network for network, *_ in STEPS]
+    parser.add_argument("--networks", nargs="+", choices=every, default=every)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="fewer rounds; ResNet-50 as shipped")
     options = parser.parse_args()
@@ -136,7 +142,7 @@ def main() -> None:
         if "views" in options.only:
             views(peers, rounds, Path(folder))
         if "step" in options.only:
-            steps(peers, rounds, options.quick)
+            steps(peers, rounds, options.quick, options.networks)
     names = ["peers-views-224", "peers-views-32"]
     names += [f"peers-step-{network}-{s}" for network, *_ in STEPS for s in SETTINGS]
     picture("peers", names)
