@@ -64,7 +64,8 @@ def fit(
     title = f"{config.network.model}, {images} images, {config.optim.epochs:g} epochs"
     progress = Progress(total_steps, config.optim.batch_size, at.step, mode, title)
     with ExitStack() as during:
-        stopped = during.enter_context(stop_signals())  # first: a log means that it can be stopped
+        # First: a log means that it can be stopped.
+        stopped = during.enter_context(stop_signals(processes.is_main))
         log = during.enter_context(Log(folder.root, at.step)) if monitor else None
         during.enter_context(progress)
         watch = Watch(learner, monitor, log, progress, processes)
