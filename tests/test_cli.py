@@ -141,7 +141,29 @@ def test_a_finished_run_says_so_and_measures_nothing(
     before = (tmp_path / "run" / "result.json").read_bytes()
     code, text, _ = run(capsys, *words[:-1])  # without --quiet
     assert code == 0 and "is finished" in text and "writing to" not in text
+    assert "kNN" not in text and "evaluate" not in text  # without labels
     assert (tmp_path / "run" / "result.json").read_bytes() == before
+
+
+def test_what_came_out_and_what_is_next_is_said_each_time(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name in ("cat", "dog"):
+        folder_of(tmp_path / "my data" / name, 15)
+    words: list[str | Path] = ["pretrain", tmp_path / "my data", "--out", tmp_path / "run", *TINY]
+    words = words[:-1]  # without --quiet
+    code, first, _ = run(capsys, *words)
+    assert code == 0 and "batch 8, 1 epoch is 3 steps" in first
+    code, again, _ = run(capsys, *words)
+    assert code == 0 and "is finished" in again
+    for text in (first, again):
+        where, following = text.splitlines()[-2:]
+        assert "kNN: trained " in text and "raw pixels" in text
+        assert "run/encoder.safetensors" in where and "run/curves.png" in where
+        assert f"byol embed {tmp_path}/run '{tmp_path}/my data' --out " in following
+        assert f"or byol evaluate linear {tmp_path}/run '" in following
+    for value in json.loads((tmp_path / "run" / "result.json").read_text())["knn"].values():
+        assert value == round(value, 2)
 
 
 def test_the_neighbours_asked_for_must_exist(

@@ -55,9 +55,9 @@ def rule(images: int, batch_size: int, epochs: float, optimizer: str = "lars") -
     warmup = min(10.0, epochs / 10)
     peak = base_lr * batch_size / 256
     reason = (
-        f"{images:,} images, batch {batch_size}, {epochs:g} epochs are {steps:,} step"
-        f"{'s' * (steps != 1)}: tau from "
-        f"{tau_base:g} (the target averages the last {horizon:.0f} steps, 0.46 sqrt(steps)), "
+        f"{images:,} images, batch {batch_size}, {epochs:g} "
+        f"{'epoch is' if epochs == 1 else 'epochs are'} {steps:,} step{'s' * (steps != 1)}: tau "
+        f"from {tau_base:g} (the target averages the last {horizon:.0f} steps, 0.46 sqrt(steps)), "
         f"{optimizer} with base learning rate {base_lr:g} (peak {peak:.3g} after {warmup:g} "
         f"epochs), weight decay {weight_decay:.2g}"
     )

@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-
 _HEARD = (
     b"\nbyol: stopping after this step and saving; press Ctrl-C again to stop at once, without "
     b"saving\n"
