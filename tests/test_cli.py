@@ -52,6 +52,11 @@ def test_help_is_instant_and_loads_no_torch() -> None:
     assert answer.stdout.strip() == "False"
 
 
+def test_no_command_at_all_gets_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text, _ = run(capsys)
+    assert code == 0 and "usage: byol" in text and "pretrain" in text
+
+
 def test_help_fits_a_screen_and_help_all_has_every_option(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -123,12 +128,20 @@ def test_wrong_input_is_answered_with_one_sentence(
     assert "quadruple" in refused(capsys, "pretrain", data, *out, "--precision", "quadruple")
     refused(capsys, "pretrain", data, *out, "--device", "abacus")
     refused(capsys, "evaluate", "knn", tmp_path / "nowhere", data)
-    refused(capsys, "embed", tmp_path / "nowhere", data, "--out", tmp_path / "x.npz")
+    error = refused(capsys, "embed", tmp_path / "nowhere", data, "--out", tmp_path / "x.npz")
+    assert "nowhere, which does not exist: give a run folder" in error and "timm:NAME" in error
     for name, value in (("epochs", -1), ("epochs", 0), ("batch-size", 0), ("image-size", 0)):
         refused(capsys, "pretrain", data, *out, f"--{name}", str(value))
     refused(capsys, "views", data, "--image-size", "0", "--out", tmp_path / "v.png")
-    refused(capsys)
-    refused(capsys, "pretend")
+    for wrong, meant in (("pretrian", "pretrain"), ("embedd", "embed")):
+        sentence = f"byol: there is no command {wrong!r}; did you mean {meant}?"
+        assert sentence in refused(capsys, wrong, data, *out)
+    assert "there is no protocol 'kn'; did you mean knn?" in refused(capsys, "evaluate", "kn")
+    assert "did you mean documents?" in refused(
+        capsys, "pretrain", data, *out, "--preset", "docments"
+    )
+    assert "did you mean paper-300" in refused(capsys, "pretrain", data, "--recipe", "paper300")
+    refused(capsys, "xyz")
     assert not (tmp_path / "run").exists()  # a typo leaves no folder behind that refuses its mend
 
 
@@ -193,7 +206,7 @@ def test_another_config_in_the_same_folder_is_refused(
     data = folder_of(tmp_path / "data", 12)
     assert run(capsys, "pretrain", data, "--out", tmp_path / "run", *TINY)[0] == 0
     error = refused(capsys, "pretrain", data, "--out", tmp_path / "run", *TINY, "--seed", "7")
-    assert "seed" in error and "7" in error
+    assert "--seed: 0 in the folder, 7 asked" in error and "prolonged" in error
 
 
 def test_two_runs_in_one_folder_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

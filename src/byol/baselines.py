@@ -35,6 +35,10 @@ def compare(
     data, train = config.data, config.train
     geometry = (data.image_size, int(data.channels or 3), data.value_range or (0.0, 255.0))
     count = workers(config, processes)
+    say(
+        f"measuring kNN (k = {train.knn_k}) and linear probes: trained encoder, untrained encoder, "
+        "raw pixels"
+    )
 
     def stream(source: Source) -> Any:
         return features.stream(source, *geometry, count)

@@ -206,9 +206,6 @@ def _run(
     say(f"{verdict.verdict}: {verdict.reason}")
     if prepared.classes:
         untrained = build_learner(config, first).encoder
-        say(
-            f"measuring kNN (k = {config.train.knn_k}) and linear probes: trained encoder, untrained encoder, raw pixels"
-        )
         result |= compare(config, prepared, learner.encoder, untrained, device, say, processes)
     if loader.bad:
         several = "s" * (len(loader.bad) != 1)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from byol.config import Config, DataConfig, NetworkConfig, OptimConfig, TrainConfig
-from byol.errors import UserError
+from byol.errors import UserError, unknown
 from byol.relatives import byol_prime, mean_teacher, mocov3, raft, simclr, simsiam
 from byol.viewspec import PRESETS
 
@@ -205,7 +205,7 @@ def build(
     """The recipe's complete configuration for `images` images, and the rule's reason ("" where the
     recipe is fixed). Raises UserError for an unknown name."""
     if name not in RECIPES:
-        raise UserError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
+        raise unknown("recipe", name, RECIPES)
     recipe, start = RECIPES[name]
     for word, value in (("epochs", epochs), ("batch_size", batch_size)):
         if value is not None and not 0 < value < math.inf:
