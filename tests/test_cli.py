@@ -127,6 +127,8 @@ def test_wrong_input_is_answered_with_one_sentence(
     assert "raise --epochs" in refused(capsys, "pretrain", data, *out, "--epochs", "0.01")
     assert "quadruple" in refused(capsys, "pretrain", data, *out, "--precision", "quadruple")
     refused(capsys, "pretrain", data, *out, "--device", "abacus")
+    on_cpu = ["--cuda-graph", "true", "--device", "cpu"]
+    assert "the device is cpu" in refused(capsys, "pretrain", data, *out, *TINY, *on_cpu)
     refused(capsys, "evaluate", "knn", tmp_path / "nowhere", data)
     error = refused(capsys, "embed", tmp_path / "nowhere", data, "--out", tmp_path / "x.npz")
     assert "nowhere, which does not exist: give a run folder" in error and "timm:NAME" in error
@@ -251,6 +253,7 @@ def test_bad_files_are_listed_and_too_many_end_the_run(
 def test_doctor_and_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     code, text, _ = run(capsys, "doctor")
     assert code == 0 and "torchvision" in text and "would be used" in text
+    assert f"({sys.executable}): ok" in text and f"free in {Path.cwd()}" in text  # not broken
     code, text, _ = run(capsys, "recipes")
     assert code == 0 and "paper-1000" in text and "74.3" in text
     code, text, _ = run(capsys, "recipes", "small-32", "--images", "4000")
