@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from byol import console, report
 from byol.baselines import compare, say_figures
 from byol.build import build_learner, build_loader, build_monitor, describe
-from byol.checks import check, check_share
+from byol.checks import check, check_graph, check_share
 from byol.config import FREE, Config
 from byol.data.loader import Batch
 from byol.data.prepared import Prepared, prepare
@@ -98,6 +98,7 @@ def _pretrain(
         asked = "fp32" if config.network.reference else config.train.precision
         config = with_options(config, {"precision": devices.pick_precision(device, asked)})
         check_share(config, processes.world)
+        check_graph(config, device.type, processes.world)
         learner = build_learner(config, module)  # before the folder is touched: a name may be wrong
     saved = {**to_dict(config), "source": source_name(data)}
     processes.agree({**saved, "images": len(prepared.train), "device": device.type})
