@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from byol.checks import check_graph
 from byol.config import Config
 from byol.engine.captured import WARM, Captured
 from byol.engine.step import is_captured
@@ -131,3 +132,26 @@ def test_which_steps_are_captured(
         predictor=there.get("predictor"),
     )
     assert is_captured(config, cast(Byol, learner)) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "world", "why"),
+    [
+        ({}, "cpu", 1, "the device is cpu"),
+        ({}, "cuda", 2, "2 processes"),
+        ({"accumulation": 2}, "cuda", 1, "several pieces"),
+        ({"predictor": "closed-form"}, "cuda", 1, "solved for"),
+    ],
+)
+def test_a_graph_that_cannot_be_is_refused_where_it_is_asked_for(
+    options: dict[str, Any], device: str, world: int, why: str
+) -> None:
+    check_graph(with_options(Config(), options), device, world)
+    check_graph(with_options(Config(), {"cuda_graph": False, **options}), device, world)
+    asked = with_options(Config(), {"cuda_graph": True, **options})
+    with pytest.raises(UserError, match=why):
+        check_graph(asked, device, world)
+
+
+def test_a_graph_that_can_be_is_not_refused() -> None:
+    check_graph(with_options(Config(), {"cuda_graph": True}), "cuda", 1)

@@ -52,6 +52,11 @@ def test_help_is_instant_and_loads_no_torch() -> None:
     assert answer.stdout.strip() == "False"
 
 
+def test_no_command_at_all_gets_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text, _ = run(capsys)
+    assert code == 0 and "usage: byol" in text and "pretrain" in text
+
+
 def test_help_fits_a_screen_and_help_all_has_every_option(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -122,13 +127,23 @@ def test_wrong_input_is_answered_with_one_sentence(
     assert "raise --epochs" in refused(capsys, "pretrain", data, *out, "--epochs", "0.01")
     assert "quadruple" in refused(capsys, "pretrain", data, *out, "--precision", "quadruple")
     refused(capsys, "pretrain", data, *out, "--device", "abacus")
+    on_cpu = ["--cuda-graph", "true", "--device", "cpu"]
+    assert "the device is cpu" in refused(capsys, "pretrain", data, *out, *TINY, *on_cpu)
     refused(capsys, "evaluate", "knn", tmp_path / "nowhere", data)
-    refused(capsys, "embed", tmp_path / "nowhere", data, "--out", tmp_path / "x.npz")
+    error = refused(capsys, "embed", tmp_path / "nowhere", data, "--out", tmp_path / "x.npz")
+    assert "nowhere, which does not exist: give a run folder" in error and "timm:NAME" in error
     for name, value in (("epochs", -1), ("epochs", 0), ("batch-size", 0), ("image-size", 0)):
         refused(capsys, "pretrain", data, *out, f"--{name}", str(value))
     refused(capsys, "views", data, "--image-size", "0", "--out", tmp_path / "v.png")
-    refused(capsys)
-    refused(capsys, "pretend")
+    for wrong, meant in (("pretrian", "pretrain"), ("embedd", "embed")):
+        sentence = f"byol: there is no command {wrong!r}; did you mean {meant}?"
+        assert sentence in refused(capsys, wrong, data, *out)
+    assert "there is no protocol 'kn'; did you mean knn?" in refused(capsys, "evaluate", "kn")
+    assert "did you mean documents?" in refused(
+        capsys, "pretrain", data, *out, "--preset", "docments"
+    )
+    assert "did you mean paper-300" in refused(capsys, "pretrain", data, "--recipe", "paper300")
+    refused(capsys, "xyz")
     assert not (tmp_path / "run").exists()  # a typo leaves no folder behind that refuses its mend
 
 
@@ -141,7 +156,29 @@ def test_a_finished_run_says_so_and_measures_nothing(
     before = (tmp_path / "run" / "result.json").read_bytes()
     code, text, _ = run(capsys, *words[:-1])  # without --quiet
     assert code == 0 and "is finished" in text and "writing to" not in text
+    assert "kNN" not in text and "evaluate" not in text  # without labels
     assert (tmp_path / "run" / "result.json").read_bytes() == before
+
+
+def test_what_came_out_and_what_is_next_is_said_each_time(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name in ("cat", "dog"):
+        folder_of(tmp_path / "my data" / name, 15)
+    words: list[str | Path] = ["pretrain", tmp_path / "my data", "--out", tmp_path / "run", *TINY]
+    words = words[:-1]  # without --quiet
+    code, first, _ = run(capsys, *words)
+    assert code == 0 and "batch 8, 1 epoch is 3 steps" in first
+    code, again, _ = run(capsys, *words)
+    assert code == 0 and "is finished" in again
+    for text in (first, again):
+        where, following = text.splitlines()[-2:]
+        assert "kNN: trained " in text and "raw pixels" in text
+        assert "run/encoder.safetensors" in where and "run/curves.png" in where
+        assert f"byol embed {tmp_path}/run '{tmp_path}/my data' --out " in following
+        assert f"or byol evaluate linear {tmp_path}/run '" in following
+    for value in json.loads((tmp_path / "run" / "result.json").read_text())["knn"].values():
+        assert value == round(value, 2)
 
 
 def test_the_neighbours_asked_for_must_exist(
@@ -171,7 +208,7 @@ def test_another_config_in_the_same_folder_is_refused(
     data = folder_of(tmp_path / "data", 12)
     assert run(capsys, "pretrain", data, "--out", tmp_path / "run", *TINY)[0] == 0
     error = refused(capsys, "pretrain", data, "--out", tmp_path / "run", *TINY, "--seed", "7")
-    assert "seed" in error and "7" in error
+    assert "--seed: 0 in the folder, 7 asked" in error and "prolonged" in error
 
 
 def test_two_runs_in_one_folder_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -216,6 +253,7 @@ def test_bad_files_are_listed_and_too_many_end_the_run(
 def test_doctor_and_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     code, text, _ = run(capsys, "doctor")
     assert code == 0 and "torchvision" in text and "would be used" in text
+    assert f"({sys.executable}): ok" in text and f"free in {Path.cwd()}" in text  # not broken
     code, text, _ = run(capsys, "recipes")
     assert code == 0 and "paper-1000" in text and "74.3" in text
     code, text, _ = run(capsys, "recipes", "small-32", "--images", "4000")

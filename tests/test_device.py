@@ -1,7 +1,9 @@
 """Device, precision, environment and doctor."""
 
 import json
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -122,6 +124,10 @@ def test_doctor(only_cpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(subprocess, "run", mismatch)
     rows = {row.what: row for row in doctor.doctor()}
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    extras = re.findall(r"^(?:remote|nyu|detection) = (.*)$", text, re.MULTILINE)
+    optional = set(re.findall(r'"(\w+)>=', " ".join(extras)))
+    assert len(optional) == 5 and optional | {"datasets"} == set(doctor.OPTIONAL) <= set(rows)
     assert "different builds" in rows["torchvision"].verdict
     assert rows["torch"].found == torch.__version__
     assert rows["would be used"].found.startswith("cpu, ")

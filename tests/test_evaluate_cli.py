@@ -70,6 +70,16 @@ def test_knn(run: Path, tmp_path: Path) -> None:
     assert first["k"] == 1 and found["rows"]["trained"]["top1"] == first["top1"]
 
 
+def test_figures_that_are_not_kept_are_said_to_be(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, encoder = str(run.parent / "data"), str(run / "encoder.safetensors")
+    assert cli.main(["evaluate", "knn", encoder, data, "--baselines", "false"]) == 0
+    assert "nothing was written" in (said := capsys.readouterr().out) and "--out DIR" in said
+    evaluate("knn", run, tmp_path, "--baselines", "false")
+    assert "nothing was written" not in capsys.readouterr().out
+
+
 def test_knn_leaves_one_out_without_a_test_set(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

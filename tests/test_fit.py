@@ -82,7 +82,10 @@ def stop_at_3(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("optimizer", ["lars", "sgd", "adamw"])
 def test_an_interrupted_run_ends_with_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    optimizer: str,
 ) -> None:
     """6 steps at once are 3 steps, a stop, and 3 more: mid-epoch, norms and probe included."""
     options = {**SMALL, "optimizer": optimizer, "log_every": 1}
@@ -92,6 +95,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
         stop_at_3(patch)
         with pytest.raises(Interrupted, match="stopped at step 3"):
             byol.pretrain(pictures(), out=tmp_path / "parts", **options)
+    assert capfd.readouterr().err.count("stopping after this step and saving") == 1
     byol.pretrain(pictures(), out=tmp_path / "parts", **options)
     assert digest(tmp_path / "whole") == digest(tmp_path / "parts")
 

@@ -149,9 +149,10 @@ def test_another_config_is_refused_with_the_differing_keys(tmp_path: Path) -> No
         with pytest.raises(UserError) as caught:
             folder.match_config(other, ignore=["train.workers"])
         assert str(caught.value) == (
-            f"{tmp_path} was started with another configuration (optim.epochs: 100 in the folder, "
+            f"{tmp_path} was started with another configuration (--epochs: 100 in the folder, "
             "200 asked; new: not set in the folder, 1 asked; optim.lr: 1e-06 in the folder, "
-            "not set asked): ask for the same values to go on with it, or give another --out"
+            "not set asked): ask for the same values to go on with it, or give another --out, "
+            "as a run can be neither changed nor prolonged"
         )
         assert (tmp_path / "config.yaml").read_bytes() == before
 
@@ -167,7 +168,7 @@ def test_a_config_of_before_a_key_existed_means_the_keys_default(tmp_path: Path)
     asked = {**CONFIG, "objective": {"beta": 0, "alpha": 0.5}}
     with RunFolder(tmp_path) as folder:
         folder.match_config(CONFIG)
-        with pytest.raises(UserError, match="objective.alpha: 0.1 in the folder, 0.5 asked"):
+        with pytest.raises(UserError, match="--alpha: 0.1 in the folder, 0.5 asked"):
             folder.match_config(asked, defaults={"objective": {"beta": 0, "alpha": 0.1}})
         folder.match_config(asked, defaults={"objective": {"beta": 0, "alpha": 0.5}})
 

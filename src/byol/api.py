@@ -146,6 +146,8 @@ def evaluate(
             text = json.dumps(written, indent=1) + "\n"
             atomic_write(folder / f"{protocol}.json", text.encode())
             say(f"written to {folder / protocol}.json")
+        else:
+            say(f"nothing was written, as {run} is no run folder: --out DIR keeps the figures")
         if work:
             shutil.rmtree(work, ignore_errors=True)
         return processes.from_main(result)

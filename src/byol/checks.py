@@ -73,6 +73,20 @@ def check_share(config: Config, world: int) -> None:
         )
 
 
+def check_graph(config: Config, device: str, world: int) -> None:
+    """Refuse a CUDA graph that is asked for where a step cannot be one. Raises UserError."""
+    if not config.train.cuda_graph:
+        return
+    for wrong, why in (
+        (device != "cuda", f"the device is {device}, not cuda"),
+        (world > 1, f"there are {world} processes, which wait for each other amid a step"),
+        (config.optim.accumulation > 1, "accumulation makes a step of several pieces"),
+        (config.network.predictor == "closed-form", "a closed-form predictor is solved for"),
+    ):
+        if wrong:
+            raise UserError(f"a step cannot be a CUDA graph, as {why}: leave --cuda-graph out")
+
+
 def _check_optim(optim: OptimConfig) -> None:
     peak = optim.base_lr * optim.batch_size / 256
     if optim.optimizer == "adamw" and peak > 0.02:

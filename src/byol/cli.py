@@ -145,17 +145,12 @@ def _views(**arguments: Any) -> None:
 
 
 def _doctor() -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from byol.engine.doctor import doctor
 
-    table = Table(box=None, pad_edge=False)
-    for title in ("what", "found", "verdict"):
-        table.add_column(title, overflow="fold")
-    for row in doctor():
-        table.add_row(*row)
-    Console().print(table)
+    for what, found, verdict in doctor():
+        say(f"{what:<14}{found}" + ": ok" * (verdict == "ok"))
+        if verdict != "ok":
+            say(verdict, " " * 14)
 
 
 def _recipes(

@@ -17,6 +17,7 @@ import yaml
 from byol.errors import UserError
 
 TITLES = {"top1": "top-1 accuracy in %", "top5": "top-5 accuracy in %"}
+SETTINGS = {"lr", "weight_decay", "epochs"}  # chosen for a row, and no measure of it
 MISSING = "missing"
 
 
@@ -132,6 +133,7 @@ def _of_protocol(written: Mapping[str, Any]) -> dict[Row, float]:
     return {
         Row(written["protocol"], str(written["data"]), title, encoder.replace("_", " ")): row[key]
         for key, title in titles.items()
+        if key not in SETTINGS
         for encoder, row in rows.items()
         if _is_number(row.get(key))
     }

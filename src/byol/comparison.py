@@ -3,6 +3,7 @@
 import csv
 import io
 import statistics
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from byol.collect import MISSING, Column, Row, collect
 from byol.engine.files import atomic_write
 
 PANELS = 3  # in a row of the picture
+TITLE, LABEL = 40, 26  # letters that fit above a panel, and beside it
 
 
 def report(runs: Sequence[str | Path], out: str | Path = "report") -> str:
@@ -100,8 +102,9 @@ def _bars(columns: list[Column], rows: list[Row], path: Path) -> None:
         for place, column in enumerate(columns):
             _panel(axis, lines, column, place, len(columns))
         axis.set_xticks(range(len(lines)), [row.encoder for row in lines])
-        axis.set_title(f"{protocol}, {Path(data).name or data}", fontsize="medium")
-        axis.set_ylabel(metric)
+        title = textwrap.fill(f"{protocol}, {Path(data).name or data}", TITLE)
+        axis.set_title(title, fontsize="medium")
+        axis.set_ylabel(textwrap.fill(metric, LABEL))
     for axis in grid.flat[len(panels) :]:
         axis.set_axis_off()
     handles, labels = grid.flat[0].get_legend_handles_labels()

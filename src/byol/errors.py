@@ -1,5 +1,8 @@
 """The exceptions that are meant for the person at the keyboard."""
 
+import difflib
+from collections.abc import Collection
+
 
 class UserError(Exception):
     """One sentence: what was found, what is allowed, what to do.
@@ -7,6 +10,14 @@ class UserError(Exception):
     Raised at the border (command line, configuration, data, run folder). The command line prints
     it without a traceback and exits with code 2.
     """
+
+
+def unknown(kind: str, name: str, known: Collection[str]) -> UserError:
+    """The error for a `name` that is none of `known`: it says those near it, else the first 20."""
+    near = difflib.get_close_matches(name, known, 3, 0.5)
+    some = ", ".join([*known][:20]) + ", ..." * (len(known) > 20)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {some}"
+    return UserError(f"there is no {kind} {name!r}; {hint}")
 
 
 class Agreed(UserError):

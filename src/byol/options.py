@@ -1,7 +1,6 @@
 """The configuration by flat names and as plain values: how texts and files become fields."""
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -9,7 +8,7 @@ from dataclasses import fields, replace
 from typing import Any, Literal, cast
 
 from byol.config import GROUPS, Config
-from byol.errors import UserError
+from byol.errors import UserError, unknown
 from byol.viewspec import ViewSpec
 
 
@@ -31,8 +30,7 @@ def with_options(config: Config, values: Mapping[str, Any]) -> Config:
     changes: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, 3, 0.5) or sorted(known)[:5]
-            raise UserError(f"there is no option {name!r}; did you mean {' or '.join(near)}?")
+            raise unknown("option", name, known)
         group, attribute, kind = known[name]
         changes.setdefault(group, {})[attribute] = parse(name, value, kind)
     groups = {group: replace(getattr(config, group), **change) for group, change in changes.items()}

@@ -6,6 +6,7 @@ show the common flags alone, and every mistake must be one sentence.
 
 import argparse
 import difflib
+import re
 import typing
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -26,6 +27,7 @@ _TITLES = {
     "view2": "view 2",
 }
 _DATA_HELP = "folder, list, tar, Parquet, .npy/.npz (path or URL), or: textures, digits"
+_CHOICE = re.compile(r"argument (COMMAND|PROTOCOL): invalid choice: '(.*)' \(choose from (.*)\)")
 _RUN_HELP = "run folder, encoder.safetensors, weights of others, timm:NAME or torchvision:NAME"
 
 
@@ -40,6 +42,10 @@ class _Parser(argparse.ArgumentParser):
             wrong = []
         flags = set(self._flags(self.words))
         near = difflib.get_close_matches(wrong[0].split("=")[0], flags, 2) if wrong else []
+        if found := _CHOICE.match(message):
+            commands = found[3].replace("'", "").split(", ")
+            message = f"there is no {found[1].lower()} {found[2]!r}"
+            near = difflib.get_close_matches(found[2], commands, 2, 0.5)
         hint = f"; did you mean {' or '.join(near)}?" if near else f" (see {self.prog} --help)"
         self.exit(2, f"{self.prog}: {message}{hint}\n")
 
@@ -196,6 +202,8 @@ def _run_and_data(parser: argparse.ArgumentParser) -> None:
 def parse(words: list[str]) -> dict[str, Any]:
     """The words of a command as the arguments of its function, `command` among them. Exits with
     code 2 and one sentence where they make none, with 0 where help was asked for."""
+    if not words:
+        words = ["--help"]
     if "--help-all" in words:
         build_parser(show_all=True).parse_args([words[0], "--help"])
     parser = build_parser()

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from byol import console, report
-from byol.baselines import compare
+from byol.baselines import compare, say_figures
 from byol.build import build_learner, build_loader, build_monitor, describe
-from byol.checks import check, check_share
+from byol.checks import check, check_graph, check_share
 from byol.config import FREE, Config
 from byol.data.loader import Batch
 from byol.data.prepared import Prepared, prepare
@@ -97,6 +98,7 @@ def _pretrain(
         asked = "fp32" if config.network.reference else config.train.precision
         config = with_options(config, {"precision": devices.pick_precision(device, asked)})
         check_share(config, processes.world)
+        check_graph(config, device.type, processes.world)
         learner = build_learner(config, module)  # before the folder is touched: a name may be wrong
     saved = {**to_dict(config), "source": source_name(data)}
     processes.agree({**saved, "images": len(prepared.train), "device": device.type})
@@ -110,6 +112,8 @@ def _pretrain(
                 finished = _finished(config, prepared, folder)
         if finished := processes.from_main(finished):
             say(f"{folder.root} is finished; its figures are in {folder.root / 'result.json'}")
+            say_figures(finished, say)
+            _say_next(folder.root, data, prepared, say)
             return finished
         if processes.is_main:
             machine = {**devices.environment(), "processes": processes.names}
@@ -118,7 +122,9 @@ def _pretrain(
             if sentence:
                 say(sentence)
         say(f"writing to {folder.root}")
-        return _run(config, prepared, learner, folder, module, device, mode, say, processes)
+        result = _run(config, prepared, learner, folder, module, device, mode, say, processes)
+        _say_next(folder.root, data, prepared, say)
+        return result
 
 
 def _cost(config: Config, device: torch.device) -> str | None:
@@ -148,6 +154,15 @@ def _finished(config: Config, prepared: Prepared, folder: RunFolder) -> dict[str
     if checkpoint.newest_step(folder.checkpoints) < total or not result.exists():
         return None
     return cast(dict[str, Any], json.loads(result.read_text()))
+
+
+def _say_next(root: Path, data: Any, prepared: Prepared, say: Callable[[str], None]) -> None:
+    """Where the outcome lies, and the commands that use it."""
+    say(f"the encoder is {root / 'encoder.safetensors'}, its curves are {root / 'curves.png'}")
+    is_named = data is None or isinstance(data, (str, Path))
+    run, images = shlex.quote(str(root)), shlex.quote(source_name(data)) if is_named else "DATA"
+    measure = f" or byol evaluate linear {run} {images}" if prepared.classes else ""
+    say(f"next: byol embed {run} {images} --out features.parquet{measure}")
 
 
 def source_name(data: Any) -> str:
@@ -198,13 +213,12 @@ def _run(
         keep(learner)
     result: dict[str, Any] = {
         "collapse": {"verdict": verdict.verdict, "reason": verdict.reason},
-        "monitor": numbers,
+        "monitor": {name: float(f"{value:.6g}") for name, value in numbers.items()},
         "bad_files": len(loader.bad),
     }
     say(f"{verdict.verdict}: {verdict.reason}")
     if prepared.classes:
         untrained = build_learner(config, first).encoder
-        say("measuring kNN and linear probes: trained encoder, untrained encoder, raw pixels")
         result |= compare(config, prepared, learner.encoder, untrained, device, say, processes)
     if loader.bad:
         several = "s" * (len(loader.bad) != 1)

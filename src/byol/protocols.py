@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from byol.config import option
-from byol.errors import UserError
+from byol.errors import UserError, unknown
 from byol.options import parse as parse_value
 
 
@@ -175,7 +175,7 @@ def parse(protocol: str, values: Mapping[str, Any]) -> Any:
     """The options of a protocol from Python values or texts. Raises UserError for what it has not,
     or what does not fit."""
     if protocol not in PROTOCOLS:
-        raise UserError(f"there is no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
+        raise unknown("protocol", protocol, PROTOCOLS)
     kind = PROTOCOLS[protocol]
     hints = typing.get_type_hints(kind)
     for name in values:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from byol.config import Config, DataConfig, NetworkConfig, OptimConfig, TrainConfig
-from byol.errors import UserError
+from byol.errors import UserError, unknown
 from byol.relatives import byol_prime, mean_teacher, mocov3, raft, simclr, simsiam
 from byol.viewspec import PRESETS
 
@@ -55,9 +55,9 @@ def rule(images: int, batch_size: int, epochs: float, optimizer: str = "lars") -
     warmup = min(10.0, epochs / 10)
     peak = base_lr * batch_size / 256
     reason = (
-        f"{images:,} images, batch {batch_size}, {epochs:g} epochs are {steps:,} step"
-        f"{'s' * (steps != 1)}: tau from "
-        f"{tau_base:g} (the target averages the last {horizon:.0f} steps, 0.46 sqrt(steps)), "
+        f"{images:,} images, batch {batch_size}, {epochs:g} "
+        f"{'epoch is' if epochs == 1 else 'epochs are'} {steps:,} step{'s' * (steps != 1)}: tau "
+        f"from {tau_base:g} (the target averages the last {horizon:.0f} steps, 0.46 sqrt(steps)), "
         f"{optimizer} with base learning rate {base_lr:g} (peak {peak:.3g} after {warmup:g} "
         f"epochs), weight decay {weight_decay:.2g}"
     )
@@ -205,7 +205,7 @@ def build(
     """The recipe's complete configuration for `images` images, and the rule's reason ("" where the
     recipe is fixed). Raises UserError for an unknown name."""
     if name not in RECIPES:
-        raise UserError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
+        raise unknown("recipe", name, RECIPES)
     recipe, start = RECIPES[name]
     for word, value in (("epochs", epochs), ("batch_size", batch_size)):
         if value is not None and not 0 < value < math.inf:

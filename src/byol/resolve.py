@@ -8,7 +8,7 @@ from byol import recipes
 from byol.config import Config
 from byol.data import statistics
 from byol.data.source import Source
-from byol.errors import UserError
+from byol.errors import UserError, unknown
 from byol.networks.encoder import RESNET
 from byol.options import with_options
 from byol.viewspec import PRESETS, ViewSpec
@@ -68,7 +68,7 @@ def resolve(
 def views_of(preset: str) -> tuple[ViewSpec, ViewSpec]:
     """The two views of a preset. Raises UserError for an unknown name."""
     if preset not in PRESETS:
-        raise UserError(f"there is no preset {preset!r}; there are {', '.join(PRESETS)}")
+        raise unknown("preset", preset, PRESETS)
     return PRESETS[preset]
 
 

@@ -19,6 +19,14 @@ _INSTALL = (
     "install torch and torchvision together, of the same build: https://pytorch.org/get-started "
     "shows the command for this machine"
 )
+OPTIONAL = {
+    "pycocotools": "for byol evaluate detect: pip install 'byol[detection]'",
+    "torchmetrics": "for byol evaluate detect: pip install 'byol[detection]'",
+    "fsspec": "for data at a URL (s3://, gs://, ...): pip install 'byol[remote]'",
+    "h5py": "for NYU Depth v2 in byol evaluate depth: pip install 'byol[nyu]'",
+    "scipy": "for NYU Depth v2 in byol evaluate depth: pip install 'byol[nyu]'",
+    "datasets": "for Hugging Face data sets given from Python: pip install datasets",
+}
 
 
 class Row(NamedTuple):
@@ -35,7 +43,7 @@ def doctor() -> list[Row]:
     rows.append(Row("torch", torch.__version__, "ok"))
     rows.append(_torchvision_row())
     rows.append(_package_row("timm", "encoders by name need it: pip install timm"))
-    rows.append(_package_row("datasets", "optional, for Hugging Face data sets", optional=True))
+    rows.extend(_package_row(name, f"ok: optional, {use}") for name, use in OPTIONAL.items())
     cpu = torch.device("cpu")
     rows.append(Row("processor", f"{devices.cpu_name()}, {devices.cores()} cores", "ok"))
     slow = "ok: fp32 is used on the CPU"
@@ -73,11 +81,9 @@ def torchvision_verdict(returncode: int, stderr: str) -> str:
     return f"its import fails ({last.strip()}): {_INSTALL}"
 
 
-def _package_row(name: str, advice: str, optional: bool = False) -> Row:
+def _package_row(name: str, advice: str) -> Row:
     version = devices.version(name)
-    if version is None:
-        return Row(name, "not installed", f"ok: {advice}" if optional else advice)
-    return Row(name, version, "ok")
+    return Row(name, "not installed", advice) if version is None else Row(name, version, "ok")
 
 
 def _memory_row() -> Row:

@@ -61,10 +61,12 @@ def fit(
         print(f"continuing {folder.root} at step {at.step}", flush=True)
     network = over_processes(config, learner, device, processes)
     training = Step(config, learner, network, optimizer, monitor, total_steps, warmup_steps)
-    title = f"{config.network.model}, {images} images, {config.optim.epochs:g} epochs"
+    title = f"{config.network.model}, {images} images, {config.optim.epochs:g} epoch"
+    title += "s" * (config.optim.epochs != 1)
     progress = Progress(total_steps, config.optim.batch_size, at.step, mode, title)
     with ExitStack() as during:
-        stopped = during.enter_context(stop_signals())  # first: a log means that it can be stopped
+        # First: a log means that it can be stopped.
+        stopped = during.enter_context(stop_signals(processes.is_main))
         log = during.enter_context(Log(folder.root, at.step)) if monitor else None
         during.enter_context(progress)
         watch = Watch(learner, monitor, log, progress, processes)

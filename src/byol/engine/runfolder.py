@@ -17,7 +17,7 @@ import yaml
 
 from byol.engine.files import atomic_write, remove_leftovers, write_error
 from byol.errors import UserError
-from byol.options import flat
+from byol.options import flat, options
 
 CONFIG = "config.yaml"
 _LOCK = ".lock"
@@ -78,7 +78,7 @@ class RunFolder:
                 raise UserError(
                     f"{self.root} was started with another configuration "
                     f"({'; '.join(differences)}): ask for the same values to go on with it, or "
-                    "give another --out"
+                    "give another --out, as a run can be neither changed nor prolonged"
                 )
         if not path.exists() or _read_config(path) != asked:
             self.write_yaml(CONFIG, config)
@@ -188,10 +188,11 @@ def _differences(
     ignore: tuple[str, ...],
     defaults: Mapping[str, Any],
 ) -> list[str]:
-    """One "epochs: 100 in the folder, 200 asked" for each key that differs, in the given order."""
+    """One "--epochs: 100 in the folder, 200 asked" for each difference, in the given order."""
+    flags = {f"{group}.{o.name}": "--" + n.replace("_", "-") for n, group, o, _ in options()}
     old, new = flat(defaults) | flat(written), flat(asked)
     return [
-        f"{key}: {_shown(old, key)} in the folder, {_shown(new, key)} asked"
+        f"{flags.get(key, key)}: {_shown(old, key)} in the folder, {_shown(new, key)} asked"
         for key in dict.fromkeys([*new, *old])
         if _shown(old, key) != _shown(new, key)
         and not any(key == name or key.startswith(name + ".") for name in ignore)

@@ -187,6 +187,11 @@ def _find(path: Path) -> tuple[Path, dict[str, Any]]:
     stem = path / "encoder" if path.is_dir() else path.with_suffix("")
     weights_path = stem.with_name(stem.name + ".safetensors")
     text_path = stem.with_name(stem.name + ".json")
+    if not path.exists() and not weights_path.exists():
+        raise UserError(
+            f"no encoder at {path}, which does not exist: give a run folder, encoder.safetensors, a"
+            " file with weights of others, timm:NAME or torchvision:NAME"
+        )
     if not weights_path.is_file():
         raise UserError(f"no encoder at {path}: {weights_path} does not exist")
     try:

@@ -131,8 +131,8 @@ def read_official(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # a damaged pickle fails in as many ways as there are bytes
         raise UserError(
-            f"{path} is no checkpoint of the official release ({type(error).__name__}: {error}):"
-            " it may be damaged; fetch it again"
+            f"{path} is no checkpoint that can be read (it begins as one of the official release,"
+            " and does not go on as one): give another file, or fetch it again"
         ) from error
 
 

@@ -41,9 +41,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 f"{path} holds an object of {refused[1]}, which may run code and is refused: save"
                 " its tensors alone, torch.save(module.state_dict(), FILE)"
             ) from error
+        why = f" ({reason(error)})" if isinstance(error, OSError) else ""  # else its inner matters
         raise UserError(
-            f"{path} is no checkpoint that can be read ({reason(error)}): give a torch, safetensors"
-            " or official BYOL file"
+            f"{path} is no checkpoint that can be read{why}: give a torch, safetensors or official"
+            " BYOL file"
         ) from error
     return dict(_flat(loaded, ""))
 

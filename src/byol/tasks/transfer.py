@@ -20,7 +20,7 @@ from byol.data.benchmarks import BENCHMARKS, Task, open_benchmark
 from byol.data.layouts import TaggedFiles
 from byol.data.prepared import prepare_labelled
 from byol.data.source import Joined, Source, Subset, open_splits, split_names
-from byol.errors import UserError
+from byol.errors import UserError, unknown
 from byol.protocols import Transfer
 from byol.tasks.extraction import frozen
 from byol.tasks.features import baseline, open_labelled
@@ -87,7 +87,7 @@ def _check(options: Transfer) -> None:
     if options.all and options.set:
         raise UserError("--set and --all were both given; give one of them")
     if options.set and options.set not in BENCHMARKS:
-        raise UserError(f"there is no set {options.set!r}; there are {', '.join(BENCHMARKS)}")
+        raise unknown("set", options.set, BENCHMARKS)
     for name, least in (("steps", 1), ("batch_size", 2)):
         if getattr(options, name) < least:
             raise UserError(f"{name} is {getattr(options, name)}; it must be {least} or more")
