@@ -221,7 +221,8 @@ def speed(table: dict[str, Any]) -> str:
     for who, row in table["rows"].items():
         low, middle, high = row["cpu_ms"]
         cells = [f"{middle:.3f}", f"{low:.3f} to {high:.3f}", f"{row['wall_ms'][1]:.3f}"]
-        rows.append([who, *cells, f"{middle / base:.2f}"])
+        own_floor = "ratio_to_floor" in table  # which the notes say of each
+        rows.append([who, *cells, *([] if own_floor else [f"{middle / base:.2f}"])])
     header = [
         table["title"],
         f"ms of processor time per {table['per']}",
@@ -230,7 +231,7 @@ def speed(table: dict[str, Any]) -> str:
     ]
     notes = "".join(f"\n- {note}" for note in table["notes"])
     return (
-        markdown([*header, f"ratio to {table['base']}"], rows)
+        markdown([*header, *([] if own_floor else [f"ratio to {table['base']}"])], rows)
         + f"\n\n`{table['command']}`\n\n{where(table)}.\n{notes}"
     ).rstrip()
 
