@@ -1,6 +1,7 @@
 """A picture of published timings: bars of processor time, the lowest at the top of each panel."""
 
 import json
+import textwrap
 from collections.abc import Sequence
 
 from benchmarks.timing import HOME
@@ -20,7 +21,7 @@ def picture(name: str, tables: Sequence[str]) -> None:
     columns = min(2, len(found))
     rows = -(-len(found) // columns)
     figure, axes = pyplot.subplots(
-        rows, columns, figsize=(6 * columns, 2 * rows), layout="constrained", squeeze=False
+        rows, columns, figsize=(6 * columns, 2.4 * rows), layout="constrained", squeeze=False
     )
     for axis in axes.flat[len(found) :]:
         axis.remove()
@@ -30,10 +31,10 @@ def picture(name: str, tables: Sequence[str]) -> None:
         spread = [[c[1] - c[0] for c, _ in costs], [c[2] - c[1] for c, _ in costs]]
         colours = ["tab:blue" if who == "byol" else "silver" for _, who in costs]
         axis.barh([who for _, who in costs], middle, xerr=spread, color=colours)
-        axis.set_title(table["title"], fontsize=7)
+        axis.set_title("\n".join(textwrap.wrap(table["title"], 70)), fontsize=9)
         axis.set_xlabel(f"ms of processor time per {table['per']}", fontsize=8)
         axis.tick_params(labelsize=8)
     target = HOME / "performance" / f"{name}.png"
     target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=64)
+    figure.savefig(target, dpi=90)
     pyplot.close(figure)
