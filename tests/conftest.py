@@ -1,6 +1,9 @@
 """Fixtures shared by all tests."""
 
 import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: as the command line does
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
