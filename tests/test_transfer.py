@@ -169,7 +169,7 @@ def test_every_set_that_is_there(
 
 
 def test_mistakes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "there are food101" in refused(capsys, "transfer", run, tmp_path, "--set", "cifar")
+    assert "mean cifar10 or" in refused(capsys, "transfer", run, tmp_path, "--set", "cifar")
     said = refused(capsys, "transfer", run, tmp_path, "--set", "cifar10")
     assert "cifar-10-batches-py" in said and "kriz" in said
     said = refused(capsys, "transfer", run, tmp_path, "--set", "cifar10", "--all")
