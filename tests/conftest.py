@@ -2,7 +2,7 @@
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: as the command line does
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: as the command line does
 
 from collections.abc import Callable
 from pathlib import Path

@@ -21,9 +21,10 @@ _SPEAKING = 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for a mistake of input, 130 when interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
-    # Read when torch is loaded: threads that wait for each other sleep. Spinning, they take from
-    # each other what other work leaves of a machine, and a step becomes ten times longer.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Read when torch is loaded: threads that wait for each other sleep after some microseconds.
+    # Spinning on, they take from each other what other work leaves of a machine; sleeping at once
+    # costs a third of the speed of small networks.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if "RANK" in os.environ or "SLURM_PROCID" in os.environ:  # torch would show stacks of its own
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # beside our one sentence
     with ExitStack() as silenced:
