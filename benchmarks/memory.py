@@ -29,8 +29,8 @@ from benchmarks.step import configuration, prepare
 from benchmarks.timing import HOME
 from byol.build import build_learner
 from byol.config import Config
-from byol.engine.device import autocast, environment
-from byol.engine.gradients import over_processes
+from byol.engine.device import environment
+from byol.engine.gradients import gradients, over_processes
 from byol.engine.memory import keep_freed
 from byol.engine.optimizer import build_optimizer
 from byol.engine.processes import ALONE
@@ -78,10 +78,9 @@ def two_steps(config: Config) -> None:
     network = over_processes(config, learner, device, ALONE)
     optimizer = build_optimizer(config, learner)
     for _ in range(2):
-        views = [torch.rand(config.optim.batch_size, 3, size, size) for _ in range(2)]
-        with autocast(device, config.train.precision):
-            loss, _ = network(*views, details=True)
-        loss.backward()
+        view1, view2 = (torch.rand(config.optim.batch_size, 3, size, size) for _ in range(2))
+        labels = torch.zeros(config.optim.batch_size, dtype=torch.long)
+        gradients(config, learner, network, [(view1, view2, labels)])
         optimizer.step()
         learner.update_target(0.99)
         optimizer.zero_grad(set_to_none=True)

@@ -32,7 +32,7 @@ from byol.build import build_learner
 from byol.config import Config
 from byol.data.loader import Batch, ResidentLoader
 from byol.engine.device import cores, environment
-from byol.engine.gradients import forward_backward, over_processes
+from byol.engine.gradients import gradients, over_processes, views_of
 from byol.engine.optimizer import build_optimizer
 from byol.engine.processes import ALONE, Processes, pick_device, start
 from byol.networks.norm import span_
@@ -70,7 +70,8 @@ class Run:
         said = dist.all_reduce
         if self.silent:
             dist.all_reduce = lambda *_: None
-        forward_backward(self.config, self.network, batch, self.device)
+        views = views_of(self.config, batch, self.device)
+        gradients(self.config, self.learner, self.network, views)
         dist.all_reduce = said
         self.optimizer.step()
         self.learner.update_target(0.99)

@@ -1,6 +1,7 @@
 """One step of the loop: it counts once, or leaves no trace; compiled it is the same."""
 
 import copy
+import weakref
 from typing import Any
 
 import pytest
@@ -60,6 +61,58 @@ def test_a_bad_step_leaves_no_trace(where: str) -> None:
         assert torch.equal(value, weights[name]), name
     for key, buffers in step.optimizer.state_dict()["state"].items():
         assert torch.equal(buffers["momentum_buffer"], state["state"][key]["momentum_buffer"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"beta": 1.0},
+        {"loss_normalisation": "batch", "teacher": -1.0},
+        {"compare": "same", "predictor": "closed-form"},
+        {"align": 1.0},
+        {"directions": "one"},
+        {"target": "online"},
+    ],
+)
+def test_a_step_has_the_gradients_of_the_loss(options: dict[str, Any]) -> None:
+    """Whether its views are gone through one after the other or together."""
+    stepped, whole = _step(**options), _step(**options)
+    found = stepped.gradients(_views(0))
+    ((view1, view2, _),) = _views(0)
+    loss, details = whole.learner(view1, view2, details=True)
+    loss.backward()
+    torch.testing.assert_close(found.loss, loss.detach(), rtol=1e-6, atol=1e-6)
+    for ours, theirs in zip(vars(found.details).values(), vars(details).values(), strict=True):
+        assert torch.equal(ours, theirs)
+    for name, weight in whole.learner.named_parameters():
+        gradient = stepped.learner.get_parameter(name).grad
+        assert (weight.grad is None) == (gradient is None), name
+        if weight.grad is not None:
+            torch.testing.assert_close(gradient, weight.grad, rtol=1e-6, atol=1e-7, msg=name)
+    for name, buffer in whole.learner.named_buffers():
+        assert torch.equal(stepped.learner.get_buffer(name), buffer), name
+
+
+def test_a_step_holds_one_view_at_a_time() -> None:
+    """No activation of view 1 is alive when view 2 enters the encoder."""
+    step = _step()
+    kept = list[weakref.ref[torch.Tensor]]()
+    alive = list[int]()
+    first = next(m for m in step.learner.encoder.modules() if isinstance(m, torch.nn.Conv2d))
+
+    def enter(*_: Any) -> None:
+        alive.append(sum(reference() is not None for reference in kept))
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(weakref.ref(tensor))
+        return tensor
+
+    first.register_forward_pre_hook(enter)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: keep(t.clone()), lambda t: t):
+        step.gradients(_views(0))
+    assert len(kept) > 20
+    assert alive == [0, 0]
 
 
 @pytest.mark.slow

@@ -13,14 +13,14 @@ is trained towards instead, in ablations and relatives, stands in `objective.py`
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
 
 from byol.networks.heads import ClosedForm
 from byol.networks.spanning import gathered
-from byol.objective import BYOL, Objective, Pair, objective_loss
+from byol.objective import BYOL, Objective, Pair, direction_loss, objective_loss
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,15 @@ class Details:
     projections: Tensor  # (2, B, P) of the online projector
     predictions: Tensor  # (2, B, P)
     targets: Tensor  # (2, B, P) what they are to predict: projections of the target network
+
+
+class OneView(NamedTuple):
+    """What the online network made of one view, detached but for the loss."""
+
+    loss: Tensor  # scalar, of this direction alone
+    feature: Tensor  # (B, D)
+    projection: Tensor  # (B, P)
+    prediction: Tensor  # (B, P)
 
 
 class Byol(nn.Module):
@@ -126,12 +135,31 @@ class Byol(nn.Module):
             targets=torch.stack((target1.detach(), target2.detach())),
         )
 
+    def of_view(self, view: Tensor, facing: Tensor, own: Tensor) -> OneView:
+        """One direction of the loss, for an objective that is separable: `facing` (B, P) is what
+        the view's prediction is to meet, `own` (B, P) its own target (`targets`).
+
+        The sum of both directions is the loss of `forward`. Going backward from the first before
+        the second is begun, one view's activations are held at a time instead of both.
+        """
+        feature = self._encode("encoder", view)  # (B, D)
+        projection = self.projector(feature)  # (B, P)
+        prediction = self._predict(projection, facing)  # (B, P)
+        seen = feature.detach(), projection.detach(), prediction.detach()
+        if self.spans and self.objective.compares_images:
+            prediction, facing, own = (gathered(x) for x in (prediction, facing, own))
+        return OneView(direction_loss(self.objective, prediction, facing, own), *seen)
+
+    @torch.no_grad()
+    def targets(self, views: Pair) -> Pair:
+        """The target network's projections (B, P) of two views (B, C, H, W)."""
+        feature1, feature2 = (self._encode("target_encoder", view) for view in views)
+        return self.target_projector(feature1), self.target_projector(feature2)
+
     def _targets(self, views: Pair, projections: Pair) -> Pair:
         """The target network's projections, or the online network's own."""
         if self.objective.target == "average":
-            with torch.no_grad():
-                feature1, feature2 = (self._encode("target_encoder", view) for view in views)
-                return self.target_projector(feature1), self.target_projector(feature2)  # (B, P)
+            return self.targets(views)
         if self.objective.stop_gradient:
             return projections[0].detach(), projections[1].detach()
         return projections

@@ -43,6 +43,12 @@ class Objective:
         """Whether an image's loss depends on the others of its batch."""
         return self.beta > 0 or self.loss_normalisation == "batch"
 
+    @property
+    def is_separable(self) -> bool:
+        """Whether the loss is a sum of one term for each view's predictions, which share nothing
+        that has a gradient."""
+        return self.target == "average" and self.directions == "both" and not self.align
+
     def faced(self, targets: Pair) -> Pair:
         """The targets that the predictions of view 1 and of view 2 meet."""
         return targets if self.compare == "same" else (targets[1], targets[0])
@@ -64,6 +70,11 @@ def objective_loss(objective: Objective, predictions: Pair, targets: Pair) -> Te
         between = regression_loss(*predictions, objective.loss_normalisation)  # (B,)
         per_image = per_image + objective.align * between
     return per_image.mean()
+
+
+def direction_loss(objective: Objective, p: Tensor, facing: Tensor, own: Tensor) -> Tensor:
+    """One view's part of `objective_loss` where that is separable: scalar."""
+    return objective.teacher * _distance(objective, p, facing, own).mean()
 
 
 def _distance(objective: Objective, p: Tensor, facing: Tensor, own: Tensor) -> Tensor:

@@ -1,11 +1,14 @@
 """The gradient of a step: views, forward and backward, piece by piece and over all processes.
 
-DistributedDataParallel averages gradients in buckets while the backward pass still runs.
+A view's backward pass follows its forward pass before the other view's begins, so that only one
+view's activations are held. DistributedDataParallel averages gradients in buckets while the last
+backward pass still runs.
 """
 
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,19 +19,32 @@ from byol.config import Config
 from byol.data.loader import Batch
 from byol.engine.device import autocast
 from byol.engine.processes import Processes
-from byol.learner import Byol, Details
+from byol.learner import Byol, Details, OneView
 from byol.networks.norm import span_
 from byol.networks.recompute import recompute_
+from byol.objective import Pair
 
 Views = Iterable[tuple[Tensor, Tensor, Tensor]]  # view 1, view 2, labels of each piece of a batch
+
+
+class ViewByView(nn.Module):
+    """`learner.of_view` as the call of a module, which is what processes can share."""
+
+    def __init__(self, learner: Byol) -> None:
+        super().__init__()
+        self.learner = learner
+
+    def forward(self, view: Tensor, facing: Tensor, own: Tensor) -> OneView:
+        return self.learner.of_view(view, facing, own)
 
 
 def over_processes(
     config: Config, learner: Byol, device: torch.device, processes: Processes
 ) -> nn.Module:
-    """The learner as the loop calls it: compiled if asked for, with the gradients and, unless
-    they are asked for by process, the batch statistics of all processes."""
-    network: nn.Module = learner
+    """The learner as `gradients` calls it: a view at a time where its objective allows that,
+    compiled if asked for, with the gradients and, unless they are asked for by process, the batch
+    statistics of all processes."""
+    network: nn.Module = ViewByView(learner) if learner.objective.is_separable else learner
     if config.train.compile:
         learner.compile_encoders()
     if config.train.checkpointing:
@@ -42,22 +58,12 @@ def over_processes(
         with warnings.catch_warnings():  # torch renames the option, with another meaning
             warnings.simplefilter("ignore", FutureWarning)
             # Norm buffers are equal already, or a process's own (networks/norm.py).
-            network = DistributedDataParallel(learner, device_ids=ids, broadcast_buffers=False)
+            network = DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
         if config.train.compress_gradients:
             from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
             network.register_comm_hook(None, bf16_compress_hook)
     return network
-
-
-def forward_backward(
-    config: Config, network: nn.Module, batch: Batch, device: torch.device
-) -> tuple[Tensor, Details, Tensor]:
-    """Gradients of a whole batch, piece by piece; the loss, the last piece's details and labels.
-
-    The loss is that of this process's images.
-    """
-    return gradients(config, network, views_of(config, batch, device))
 
 
 def views_of(config: Config, batch: Batch, device: torch.device) -> Views:
@@ -71,20 +77,60 @@ def views_of(config: Config, batch: Batch, device: torch.device) -> Views:
     return list(made) if config.optim.accumulation == 1 else made
 
 
-def gradients(config: Config, network: nn.Module, views: Views) -> tuple[Tensor, Details, Tensor]:
-    """forward_backward of views that are made."""
+def gradients(
+    config: Config, learner: Byol, network: nn.Module, views: Views
+) -> tuple[Tensor, Details, Tensor]:
+    """Gradients of a whole batch, piece by piece; the loss, the last piece's details and labels.
+
+    `network` is what `over_processes` made of the learner. The loss is that of this process's
+    images.
+    """
     pieces = config.optim.accumulation
+    one_piece = _view_by_view if learner.objective.is_separable else _at_once
     losses = []
     for number, piece in enumerate(views):
         view1, view2, labels = piece
-        # Pieces before the last one keep their gradients to themselves.
-        no_sync = getattr(network, "no_sync", None) if number < pieces - 1 else None
-        with no_sync() if no_sync else nullcontext():
-            with autocast(view1.device, config.train.precision):
-                loss, details = network(view1, view2, details=True)
-            (loss / pieces).backward()
-        losses.append(loss.detach() / pieces)
+        is_last = number == pieces - 1
+        loss, details = one_piece(config, learner, network, (view1, view2), is_last)
+        losses.append(loss)
     return torch.stack(losses).sum(), details, labels
+
+
+def _view_by_view(
+    config: Config, learner: Byol, network: nn.Module, views: Pair, is_last: bool
+) -> tuple[Tensor, Details]:
+    """Gradients of a piece, each view's before the other's forward pass."""
+    casts = partial(autocast, views[0].device, config.train.precision)
+    with casts():
+        targets = learner.targets(views)  # (b, P) each
+    seen = list[OneView]()
+    for view, facing, own in zip(views, learner.objective.faced(targets), targets, strict=True):
+        with _kept_here(network, unless=is_last and len(seen) == 1):
+            with casts():
+                direction: OneView = network(view, facing, own)
+            loss = direction.loss / config.optim.accumulation
+            loss.backward()
+        seen.append(direction._replace(loss=loss.detach()))
+    losses, features, projections, predictions = map(torch.stack, zip(*seen, strict=True))
+    return losses.sum(), Details(features, projections, predictions, torch.stack(targets))
+
+
+def _at_once(
+    config: Config, learner: Byol, network: nn.Module, views: Pair, is_last: bool
+) -> tuple[Tensor, Details]:
+    """Gradients of a piece of an objective that ties the views together."""
+    with _kept_here(network, unless=is_last):
+        with autocast(views[0].device, config.train.precision):
+            loss, details = network(*views, details=True)
+        loss = loss / config.optim.accumulation
+        loss.backward()
+    return loss.detach(), details
+
+
+def _kept_here(network: nn.Module, unless: bool) -> AbstractContextManager[None]:
+    """Gradients stay in this process: those before the last ones of a step go with them."""
+    no_sync = getattr(network, "no_sync", None)
+    return no_sync() if no_sync and not unless else nullcontext()
 
 
 def make_views(config: Config, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -64,7 +64,7 @@ class Step:
 
     def _of_pieces(self, views: Views) -> Found:
         _copy(self.before, self.statistics)
-        loss, details, labels = gradients(self.config, self.network, views)
+        loss, details, labels = gradients(self.config, self.learner, self.network, views)
         return Found(loss, details, labels, ~_finite(loss, self.optimizer))
 
     def rates(self, step: int) -> tuple[float, float]:
