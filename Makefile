@@ -27,7 +27,7 @@ bench: $(VENV)/ready-dev
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.against_peers --quick
 	$(BIN)/python -m benchmarks.end_to_end --steps 6 --rounds 2
-	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python -m benchmarks.tables
 
 kill: $(VENV)/ready-dev
 	$(BIN)/python benchmarks/kill.py

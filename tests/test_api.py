@@ -190,6 +190,6 @@ def test_documents_hold_the_figures_of_their_files() -> None:
     import subprocess
     import sys
 
-    script = ROOT / "benchmarks" / "tables.py"
-    answer = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.tables", "--check"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stdout

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import evaluations, tables
+from benchmarks import evaluations
+from benchmarks.shown.markdown import where
+from benchmarks.shown.results import evaluation
 
 
 @pytest.fixture
@@ -62,8 +64,8 @@ def test_what_is_written_comes_home(
     assert not (results / "evaluate-detect.json").exists()
     table = json.loads((results / "evaluate-segment.json").read_text())
     assert table["seconds"] == 7 and table["command"].startswith("byol evaluate segment runs/")
-    assert "| trained | 50.0 | 20.0 | 0.500 |" in tables.evaluation(table)
-    assert "a GPU, Python 3" in tables.evaluation(table) and "one" not in tables.where(table)
+    assert "| trained | 50.0 | 20.0 | 0.500 |" in evaluation(table)
+    assert "a GPU, Python 3" in evaluation(table) and "one" not in where(table)
     picture = results / "segment.png"
     assert 10_000 < picture.stat().st_size < evaluations.PICTURE_BYTES
     with tarfile.open(home) as tar:

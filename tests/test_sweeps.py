@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import sweeps, tables
+from benchmarks import sweeps
+from benchmarks.shown.results import sweep
 from byol import recipes
 from byol.checks import check
 from byol.options import with_options
@@ -48,7 +49,7 @@ def test_the_rows_that_have_ended_make_a_table_in_the_plans_order(tmp_path: Path
     sweeps.collect(options, tmp_path, 3)
     table = json.loads((options.out / "batches.json").read_text())
     assert [row["result"]["knn"]["trained"] for row in table["rows"]] == [50.0, 52.0]
-    assert tables.sweep(table).endswith("G, up to 4 runs at once, Python 3, torch 2.")
+    assert sweep(table).endswith("G, up to 4 runs at once, Python 3, torch 2.")
 
 
 def test_the_time_limit_ends_the_rows_and_counts_them(tmp_path: Path) -> None:
