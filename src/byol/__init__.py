@@ -37,3 +37,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"byol.{name}")
     raise AttributeError(f"module 'byol' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES, *_MODULES})
