@@ -17,16 +17,18 @@ def blur_kernel_size(image_size: int) -> int:
     return 2 * int(image_size / 10 / 2) + 1
 
 
-def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
+def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int, cut: bool = False) -> Tensor:
     """Separable Gaussian of `kernel_size` (odd) taps, sigma (N,) in pixels.
 
     Horizontal and vertical; zero padding without renormalisation, so that borders darken as in
-    the official code.
+    the official code. cut: without the taps beyond ceil(3 sigma) pixels; the rest sum to 1.
     """
     radius = kernel_size // 2
     offset = np.arange(-radius, radius + 1)  # (taps,)
     deviation = sigma.double().cpu().numpy()[:, None]
     kernels = np.exp(-(offset**2) / (2 * deviation**2))  # (N, taps)
+    if cut:  # in float32, as on a GPU
+        kernels *= abs(offset) <= np.ceil(3 * deviation.astype(np.float32))
     kernels /= kernels.sum(1, keepdims=True)
     if kernel_size >= _MANY and x.device.type == "cpu":
         blurred = [_blur_in_blocks(*pair) for pair in zip(x, kernels, strict=True)]

@@ -32,26 +32,27 @@ class Pixels(NamedTuple):
 
 
 def decode(
-    encoded: bytes | np.ndarray, channels: int | None = None, max_pixels: int = MAX_PIXELS
+    encoded: bytes | np.ndarray, channels: int | None = None, at_least: int | None = None
 ) -> np.ndarray:
     """An encoded file or a pixel array to (H, W, C), uint8, uint16 or float32, C-contiguous.
 
     channels=None keeps what the file has (palette and CMYK become RGB). 1 and 3 are reached by
     conversion: transparency over white, colour to grey by ITU-R 601, grey repeated. Any other
-    count must be the file's own. DecodeError says what is wrong with the image.
+    count must be the file's own. at_least: a JPEG is decoded at the least of 1/8, 1/4, 1/2 and 1 of
+    its size that leaves each side so many pixels. DecodeError says what is wrong with the image.
     """
-    pixels = read_pixels(encoded, max_pixels)
+    pixels = read_pixels(encoded, at_least)
     return np.ascontiguousarray(_convert(pixels, channels))
 
 
-def read_pixels(encoded: bytes | np.ndarray, max_pixels: int = MAX_PIXELS) -> Pixels:
+def read_pixels(encoded: bytes | np.ndarray, at_least: int | None = None) -> Pixels:
     """Pixels upright, in the file's own channels and depth; DecodeError where there are none."""
     if isinstance(encoded, np.ndarray):
         return Pixels(_checked(encoded))
     try:
         with warnings.catch_warnings():  # a strange but readable file is no news
             warnings.simplefilter("ignore")
-            pixels = _read_encoded(encoded, max_pixels)
+            pixels = _read_encoded(encoded, at_least)
     except DecodeError:
         raise
     except UnidentifiedImageError as error:
@@ -95,21 +96,26 @@ def to_crop_pixels(array: np.ndarray, value_range: tuple[float, float]) -> np.nd
     return clipped
 
 
-def _read_encoded(encoded: bytes, max_pixels: int) -> Pixels:
+def _read_encoded(encoded: bytes, at_least: int | None) -> Pixels:
     if encoded[:6] == b"\x93NUMPY":
         return Pixels(np.load(io.BytesIO(encoded), allow_pickle=False))
     if encoded[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        tiff = _tiff(encoded, max_pixels)
+        tiff = _tiff(encoded)
         if tiff is not None:
             return tiff
-    if size := _plain_jpeg(encoded):
-        _limit(*size, max_pixels)
+    size = _plain_jpeg(encoded)
+    if size and (at_least is None or min(size) < 2 * at_least):
+        _limit(*size)
         return Pixels(_torchvision(encoded, deep=False))
     known = [name for magic, name in _MAGIC.items() if encoded.startswith(magic)]
     with Image.open(io.BytesIO(encoded), formats=known or None) as image:
-        _limit(image.height, image.width, max_pixels)
+        _limit(image.height, image.width)
+        whole = image.size
+        if at_least is not None:  # libjpeg computes fewer pixels; other formats stay as they are
+            image.draft(None, (at_least, at_least))
         deep = image.format == "PNG" and encoded[24] == 16  # bits a channel
-        if deep or (image.format == "JPEG" and image.mode in ("L", "RGB")):
+        plain = image.format == "JPEG" and image.mode in ("L", "RGB") and image.size == whole
+        if deep or plain:
             array = _torchvision(encoded, deep)
             alpha = deep and array.shape[2] in (2, 4)
             return Pixels(_upright(array, _orientation(image)), alpha)
@@ -161,7 +167,7 @@ def _pil_pixels(image: Image.Image) -> Pixels:
     return Pixels(_upright(array, orientation), mode in ("LA", "RGBA"))
 
 
-def _tiff(encoded: bytes, max_pixels: int) -> Pixels | None:
+def _tiff(encoded: bytes) -> Pixels | None:
     """Measurements from a TIFF: first page, or the stack that tifffile wrote; None: for Pillow."""
     import tifffile
 
@@ -178,7 +184,7 @@ def _tiff(encoded: bytes, max_pixels: int) -> Pixels | None:
         expected = {"RGB": 3, "YCBCR": 3, "SEPARATED": 4}.get(page.photometric.name, 1)
         if picture and page.dtype in (np.uint8, np.bool_, None) and colours == expected:
             return None
-        _limit(page.imagelength, page.imagewidth, max_pixels)
+        _limit(page.imagelength, page.imagewidth)
         chosen = series if stack else page
         array, axes = np.asarray(chosen.asarray()), chosen.axes
         if array.ndim == 3:
@@ -206,9 +212,9 @@ def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return array
 
 
-def _limit(height: int, width: int, max_pixels: int) -> None:
-    if height * width > max_pixels:
-        raise DecodeError(f"{width} x {height} pixels are more than the limit of {max_pixels:,}")
+def _limit(height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise DecodeError(f"{width} x {height} pixels are more than the limit of {MAX_PIXELS:,}")
 
 
 def _checked(array: np.ndarray) -> np.ndarray:
