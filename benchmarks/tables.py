@@ -345,6 +345,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "sizes": sweep,
     "batches": sweep,
     "vit": sweep,
+    "choices-knn": sweep,
     "kill": kill,
     "fault": fault,
     "scaling": scaling,

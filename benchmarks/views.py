@@ -46,12 +46,13 @@ def decoding(files: list[Path]) -> Competitor:
     return here(lambda: [decode_jpeg(data, ImageReadMode.RGB) for data in read], len(read))
 
 
-def applying(crops: Tensor, specs: tuple[ViewSpec, ViewSpec]) -> Competitor:
+def applying(crops: Tensor, specs: tuple[ViewSpec, ViewSpec], cut: bool = False) -> Competitor:
     """Both views of crops (B, 2, C, S, S) that are there."""
     index, epochs = np.arange(len(crops)), iter(range(10**9))
 
     def work() -> object:
-        return views.make_views(crops, specs, 0, np.full(len(crops), next(epochs)), index)
+        epoch = np.full(len(crops), next(epochs))
+        return views.make_views(crops, specs, 0, epoch, index, cut)
 
     return here(work, len(crops))
 

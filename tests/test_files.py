@@ -72,7 +72,7 @@ def test_the_choices_of_speed_reach_crops_and_views(tmp_path: Path) -> None:
     for i in range(2):
         Image.fromarray(noise).resize((800, 600 + i)).save(tmp_path / f"{i}.jpg", quality=90)
     source = open_source(str(tmp_path))
-    options = {"image_size": 64, "batch_size": 2, "workers": 0, "seed": 3}
+    options: dict[str, Any] = {"image_size": 64, "batch_size": 2, "workers": 0, "seed": 3}
     options |= {"view1_blur_sigma_min": 0.66, "view1_blur_sigma_max": 0.66}  # 5 of 7 taps stay
 
     def made(**choices: str) -> tuple[Batch, torch.Tensor]:

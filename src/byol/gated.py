@@ -4,6 +4,7 @@ values, as a CPU can), in a form without indices or branches, which torch.compil
 passes over the batch.
 """
 
+import math
 from dataclasses import fields
 from functools import cache
 from typing import Any
@@ -141,6 +142,9 @@ def make_views(
     can_turn = any(spec.flip_vertical or spec.rotate for spec in specs)
     blurs = any(spec.blur for spec in specs)
     taps = ops.blur_kernel_size(crops.shape[-1]) if blurs else 1
+    if cut:
+        widest = np.float32(max(spec.blur_sigma_max for spec in specs))
+        taps = min(taps, 2 * math.ceil(3 * widest) + 1)
     made = _compiled() if compiled else apply
     view1, view2 = made(both, table, can_turn, taps, cut).chunk(2)
     return view1, view2
