@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import simplejpeg
 import torch
-from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
 from benchmarks import ours, pictures
 from benchmarks.bars import picture
@@ -49,8 +49,8 @@ def notes_of(peers: Mapping[str, Worker], kind: str) -> list[str]:
 
 def decoding(files: list[Path]) -> Competitor:
     """The floor of the photographs: their bytes decoded, once each."""
-    read = [read_file(str(file)) for file in files]
-    return here(lambda: [decode_jpeg(data, ImageReadMode.RGB) for data in read], len(read))
+    read = [file.read_bytes() for file in files]
+    return here(lambda: [simplejpeg.decode_jpeg(data) for data in read], len(read))
 
 
 def views(peers: Mapping[str, Worker], rounds: int, folder: Path) -> None:

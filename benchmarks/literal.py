@@ -21,8 +21,9 @@ from byol.build import build_learner
 from byol.config import Config
 from byol.data.loader import CropSpec, ResidentLoader, crop_boxes, positions
 from byol.engine.device import environment
-from byol.engine.gradients import make_views, views_of
+from byol.engine.gradients import make_views, over_processes, views_of
 from byol.engine.optimizer import build_optimizer
+from byol.engine.processes import ALONE
 from byol.engine.step import Step
 from byol.learner import Byol
 from byol.options import with_options
@@ -160,10 +161,11 @@ def train_fast(config: Config, pixels: np.ndarray) -> Byol:
     """What a run does."""
     learner = build_learner(config).to(memory_format=torch.channels_last)
     total, warmup = config.steps(len(pixels))
-    optimizer = build_optimizer(config, learner)
-    training = Step(config, learner, learner, optimizer, None, total, warmup)
+    device, optimizer = torch.device("cpu"), build_optimizer(config, learner)
+    network = over_processes(config, learner, device, ALONE)
+    training = Step(config, learner, network, optimizer, None, total, warmup)
     for step, batch in enumerate(fast_loader(config, pixels).batches(0, total)):
-        found = training.gradients(views_of(config, batch, torch.device("cpu")))
+        found = training.gradients(views_of(config, batch, device))
         training.update(found, training.rates(step)[1])
     return learner
 

@@ -35,6 +35,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "sizes": results.sweep,
     "batches": results.sweep,
     "vit": results.sweep,
+    "choices-knn": results.sweep,
     "kill": scale.kill,
     "fault": scale.fault,
     "scaling": scale.scaling,

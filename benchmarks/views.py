@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import simplejpeg
 import torch
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
 from benchmarks import ours, pictures
 from benchmarks.timing import Competitor, here, publish, race
@@ -42,16 +42,17 @@ CROPS = (ours.crop_of(T), ours.crop_of(T_PRIME))
 
 def decoding(files: list[Path]) -> Competitor:
     """The floor: the bytes of the files decoded, once each."""
-    read = [read_file(str(file)) for file in files]
-    return here(lambda: [decode_jpeg(data, ImageReadMode.RGB) for data in read], len(read))
+    read = [file.read_bytes() for file in files]
+    return here(lambda: [simplejpeg.decode_jpeg(data) for data in read], len(read))
 
 
-def applying(crops: Tensor, specs: tuple[ViewSpec, ViewSpec]) -> Competitor:
+def applying(crops: Tensor, specs: tuple[ViewSpec, ViewSpec], cut: bool = False) -> Competitor:
     """Both views of crops (B, 2, C, S, S) that are there."""
     index, epochs = np.arange(len(crops)), iter(range(10**9))
 
     def work() -> object:
-        return views.make_views(crops, specs, 0, np.full(len(crops), next(epochs)), index)
+        epoch = np.full(len(crops), next(epochs))
+        return views.make_views(crops, specs, 0, epoch, index, cut)
 
     return here(work, len(crops))
 

@@ -2,16 +2,20 @@
 
 import io
 import struct
+import sys
 import zlib
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 from byol.data import decode as decode_module
 from byol.data.decode import DecodeError, decode, drop_alpha, read_pixels, to_crop_pixels
+from byol.data.files import cut
 
 
 def _encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -182,10 +186,12 @@ def test_unusable_images(encoded: bytes | np.ndarray, channels: int | None, reas
         decode(encoded, channels)
 
 
-def test_pixel_limit_holds_for_every_reader() -> None:
-    for encoded in (_encoded(Image.new("L", (9, 9))), _tiff(np.zeros((9, 9), np.uint16))):
+def test_pixel_limit_holds_for_every_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_module, "MAX_PIXELS", 80)
+    image = Image.new("L", (9, 9))
+    for encoded in (_encoded(image), _encoded(image, "JPEG"), _tiff(np.zeros((9, 9), np.uint16))):
         with pytest.raises(DecodeError, match="9 x 9 pixels"):
-            decode(encoded, max_pixels=80)
+            decode(encoded)
 
 
 def test_crop_pixels() -> None:
@@ -206,7 +212,7 @@ def test_a_plain_jpeg_is_told_by_its_header(data_dir: Path) -> None:
     for mode in ("RGB", "L"):
         for progressive in (False, True):
             encoded = _encoded(pixels.convert(mode), "JPEG", progressive=progressive)
-            assert decode_module._plain_jpeg(encoded) == size
+            assert decode_module._plain_jpeg(encoded) == (*size, 3 if mode == "RGB" else 1)
             with Image.open(io.BytesIO(encoded)) as image:
                 expected = np.asarray(image).reshape(*size, -1).astype(int)
             assert np.abs(decode(encoded).astype(int) - expected).max() <= 1
@@ -216,5 +222,75 @@ def test_a_plain_jpeg_is_told_by_its_header(data_dir: Path) -> None:
     header = encoded[: encoded.index(b"\xff\xda")]
     for length in range(0, len(header), 7):
         assert decode_module._plain_jpeg(header[:length]) is None
-    with pytest.raises(DecodeError, match="more than the limit"):
-        decode(encoded, max_pixels=80)
+
+
+@pytest.mark.parametrize(
+    ("size", "at_least", "expected"),
+    [
+        ((500, 375), 448, (375, 500)),
+        ((1200, 895), 448, (895, 1200)),  # half of it would be 447
+        ((1200, 896), 448, (448, 600)),
+        ((897, 1203), 448, (602, 449)),
+        ((4000, 3000), 448, (750, 1000)),
+        ((4000, 3000), 64, (375, 500)),  # an eighth is the least
+    ],
+)
+def test_reduced_jpeg_keeps_so_many_pixels(
+    size: tuple[int, int], at_least: int, expected: tuple[int, int]
+) -> None:
+    for mode in ("RGB", "L", "CMYK"):
+        encoded = _encoded(Image.new(mode, size), "JPEG")
+        assert decode(encoded, 3, at_least).shape == (*expected, 3)
+
+
+def test_only_large_jpegs_are_reduced(data_dir: Path) -> None:
+    for file in sorted((data_dir / "photos_variants").glob("*.*g*")):
+        encoded = file.read_bytes()
+        full = read_pixels(encoded).array
+        for at_least in (min(full.shape[:2]) // 2 + 1, 3):
+            array = read_pixels(encoded, at_least).array
+            is_reduced = encoded[:2] == b"\xff\xd8" and at_least == 3
+            assert np.array_equal(array, full) != is_reduced, file.name
+    photo = Image.fromarray(read_pixels(_variant(data_dir, "progressive.jpg")).array)
+    for kind in ("PNG", "WEBP", "TIFF", "BMP"):
+        encoded = _encoded(photo, kind)
+        assert np.array_equal(decode(encoded, at_least=32), decode(encoded))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_reduced_jpegs_come_out_upright(data_dir: Path, orientation: int) -> None:
+    encoded = _variant(data_dir, f"orient_{orientation}.jpg")
+    half = decode(encoded, at_least=100)
+    assert half.shape == (106, 128, 3)
+    assert np.allclose(half[3:5, 3:5].mean((0, 1)), (252, 2, 1), atol=4)  # the red square
+    with pytest.raises(DecodeError, match="truncated"):
+        decode(encoded[: len(encoded) // 2], at_least=100)
+
+
+@pytest.mark.parametrize(("share", "mean", "most"), [(1.0, 0.4, 8), (0.28, 1.3, 30)])
+def test_crops_of_reduced_jpegs(data_dir: Path, share: float, mean: float, most: float) -> None:
+    """224 pixels of the whole of an enlarged photograph, and of the 8 % in its centre: levels of
+    255 by which they differ from those of the full decode."""
+    for name in ("pizza/pizza_005.jpg", "grand_piano/grand_piano_005.jpg"):
+        photo = Image.fromarray(decode((data_dir / "photos/train" / name).read_bytes()))
+        encoded = _encoded(photo.resize((1200, 900), Image.Resampling.BICUBIC), "JPEG", quality=90)
+        crops = []
+        for at_least, height in ((None, 900), (448, 450)):
+            image = torch.from_numpy(decode(encoded, 3, at_least).copy()).permute(2, 0, 1)[None]
+            assert image.shape[2] == height
+            high = int(height * share) // 6 * 6
+            top = (height - high) // 2
+            box = np.array([top, top * 4 // 3, high, high * 4 // 3])
+            crops.append(cut(image, box, 224).float())
+        apart = (crops[1] - crops[0]).abs()
+        assert apart.mean() < mean and apart.max() <= most
+
+
+def test_deep_png_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision announces that its decoders will go."""
+    monkeypatch.setitem(sys.modules, "torchvision.io", ModuleType("torchvision.io"))
+    deep = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 300, np.uint16)).save(deep, "PNG")
+    with pytest.raises(DecodeError, match="decode_png, which this torchvision lacks: store"):
+        decode(deep.getvalue())
+    assert decode(_encoded(Image.new("RGB", (8, 8)), "JPEG")).shape == (8, 8, 3)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from byol import ops, views
+from byol.data.decode import decode
 from byol.data.files import cut
 from byol.viewspec import T_PRIME, T, ViewSpec
 
@@ -41,9 +43,9 @@ def _contrast(x: Tensor, factor: float) -> Tensor:
     return (x - mean) * factor + mean
 
 
-def _blur(x: Tensor, sigma: float) -> Tensor:
-    """All taps in both directions, as one matrix a side."""
-    size, radius = x.shape[2], ops.blur_kernel_size(x.shape[2]) // 2
+def _blur(x: Tensor, sigma: float, most: float = np.inf) -> Tensor:
+    """All taps up to `most` pixels away in both directions, as one matrix a side."""
+    size, radius = x.shape[2], int(min(ops.blur_kernel_size(x.shape[2]) // 2, most))
     apart = torch.arange(size)[:, None] - torch.arange(size)[None]
     taps = torch.exp(-(torch.arange(-radius, radius + 1).double() ** 2) / (2 * sigma**2))
     weights = torch.exp(-(apart.double() ** 2) / (2 * sigma**2)) / taps.sum()
@@ -113,6 +115,37 @@ def test_blur_and_solarize(size: int) -> None:
     for threshold in (0.5, 0.3):
         literal = torch.where(x < threshold, x, 1 - x)
         assert torch.equal(ops.solarize(x, torch.full((4,), threshold)), literal)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_blur_within_three_sigma(size: int) -> None:
+    """Farther taps weigh at most 0.00102 an axis up to the paper's largest sigma: half a level of
+    255 where all that they see is white and all else black."""
+    x = _images(4, size) / 255
+    x[3] = 1.0  # with a black square as large as what the cut blur of sigma 2 sees
+    x[3, :, size // 2 - 6 : size // 2 + 7, size // 2 - 6 : size // 2 + 7] = 0
+    sigma, taps = torch.tensor([0.1, 0.5, 1.0, 2.0]), ops.blur_kernel_size(size)
+    found = ops.gaussian_blur(x, sigma, taps, cut=True)
+    reach = [1, 2, 3, 6]
+    expected = [_blur(x[i : i + 1].double(), float(sigma[i]), reach[i]) for i in range(4)]
+    assert (found - torch.cat(expected)).abs().max() < 2e-6
+    apart = 255 * (found - ops.gaussian_blur(x, sigma, taps)).abs().max()
+    assert (0.50 if size == 224 else 0) <= apart < 0.53
+    assert size > 32 or apart == 0  # three taps are within 3 sigma, rounded up, for any sigma
+
+
+def test_views_blurred_within_three_sigma(data_dir: Path) -> None:
+    """Photographs have no such places: less than a tenth of a level."""
+    files = sorted((data_dir / "photos/train").glob("*/*_005.jpg"))
+    arrays = [torch.from_numpy(decode(file.read_bytes(), 3)) for file in files]  # (H, W, C)
+    whole = [cut(x.permute(2, 0, 1)[None], np.array([0, 0, *x.shape[:2]]), 224) for x in arrays]
+    crops, index = torch.stack(whole)[:, None].expand(-1, 2, -1, -1, -1), np.arange(len(whole))
+    exact, less = (
+        torch.stack(views.make_views(crops, (T, T_PRIME), 0, index, index, cut=cut_off))
+        for cut_off in (False, True)
+    )
+    apart = 255 * (less - exact).abs()
+    assert len(whole) >= 8 and 0 < apart.max() < 0.1 and apart.mean() < 0.002
 
 
 def test_blurs_leave_nothing_to_those_after_them() -> None:

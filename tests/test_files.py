@@ -15,11 +15,15 @@ import pytest
 import torch
 from PIL import Image
 
+from byol.build import build_loader
+from byol.config import Config
 from byol.data.files import FileLoader, central_box, cut, images
 from byol.data.loader import Batch, CropSpec, ResidentLoader
 from byol.data.reader import BadFiles, Decoder
 from byol.data.source import open_source
+from byol.engine.gradients import make_views
 from byol.errors import UserError
+from byol.options import with_options
 
 RGB: dict[str, Any] = {"channels": 3, "value_range": (0, 255)}
 BOTH = (CropSpec(), CropSpec())
@@ -60,6 +64,30 @@ def test_workers_and_start_change_nothing(tmp_path: Path) -> None:
     assert all(map(_equal, batches, _loader(tmp_path, cache_bytes=10**6).batches(0, 6)))
     assert not _equal(batches[0], next(_loader(tmp_path, seed=4).batches(0, 1)))
     assert not torch.equal(batches[0].crops[:, 0], batches[0].crops[:, 1])
+
+
+def test_the_choices_of_speed_reach_crops_and_views(tmp_path: Path) -> None:
+    """And are off by default."""
+    noise = np.random.default_rng(0).integers(0, 256, (400, 500, 3), np.uint8)
+    for i in range(2):
+        Image.fromarray(noise).resize((800, 600 + i)).save(tmp_path / f"{i}.jpg", quality=90)
+    source = open_source(str(tmp_path))
+    options: dict[str, Any] = {"image_size": 64, "batch_size": 2, "workers": 0, "seed": 3}
+    options |= {"view1_blur_sigma_min": 0.66, "view1_blur_sigma_max": 0.66}  # 5 of 7 taps stay
+
+    def made(**choices: str) -> tuple[Batch, torch.Tensor]:
+        config = with_options(Config(), {**options, **choices})
+        batch = next(build_loader(config, source, torch.device("cpu")).batches(0, 1))
+        return batch, torch.stack(make_views(config, batch, torch.device("cpu")))
+
+    batch, seen = made()
+    for at_least, name in ((None, "full"), (128, "reduced")):
+        loader = _loader(tmp_path, size=64, batch_size=2, at_least=at_least)
+        assert _equal(made(jpeg_scale=name)[0], next(loader.batches(0, 1)))
+    assert not torch.equal(batch.crops, made(jpeg_scale="reduced")[0].crops)
+    assert torch.equal(seen, made(blur_taps="exact")[1])
+    apart = (seen - made(blur_taps="3-sigma")[1]).abs().max()
+    assert 0 < apart < 0.53 / 255
 
 
 def test_data_set_travels_to_a_worker(tmp_path: Path) -> None:

@@ -27,6 +27,16 @@ def test_every_preset_gives_the_same_views(preset: str) -> None:
         assert ours.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("sigma", [0.1, 0.7, 1.0, 5 / 3, 2.0])
+def test_a_cut_blur_leaves_out_the_same_taps(sigma: float) -> None:
+    """Also where 3 sigma is a whole number but for rounding."""
+    spec = replace(T, blur_sigma_min=sigma, blur_sigma_max=sigma, jitter=0)
+    given = (_crops(3, 160)[:6], (spec, spec), 3, EPOCH[:6], INDEX[:6])
+    made = gated.make_views(*given, compiled=False, cut=True)
+    for ours, theirs in zip(made, views.make_views(*given, cut=True), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
+
+
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_channels_and_floats(channels: int) -> None:
     specs = PRESETS["medical"]

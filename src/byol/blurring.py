@@ -17,18 +17,20 @@ def blur_kernel_size(image_size: int) -> int:
     return 2 * int(image_size / 10 / 2) + 1
 
 
-def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
+def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int, cut: bool = False) -> Tensor:
     """Separable Gaussian of `kernel_size` (odd) taps, sigma (N,) in pixels.
 
     Horizontal and vertical; zero padding without renormalisation, so that borders darken as in
-    the official code.
+    the official code. cut: without the taps beyond ceil(3 sigma) pixels; the rest sum to 1.
     """
-    radius = kernel_size // 2
-    offset = np.arange(-radius, radius + 1)  # (taps,)
     deviation = sigma.double().cpu().numpy()[:, None]
-    kernels = np.exp(-(offset**2) / (2 * deviation**2))  # (N, taps)
+    single = deviation.astype(np.float32)  # as on a GPU, so that both leave out the same
+    reach = np.ceil(3 * single) if cut else np.full_like(single, np.inf)  # (N, 1)
+    radius = int(min(kernel_size // 2, reach.max()))
+    offset = np.arange(-radius, radius + 1)  # (taps,)
+    kernels = np.exp(-(offset**2) / (2 * deviation**2)) * (abs(offset) <= reach)  # (N, taps)
     kernels /= kernels.sum(1, keepdims=True)
-    if kernel_size >= _MANY and x.device.type == "cpu":
+    if len(offset) >= _MANY and x.device.type == "cpu":
         blurred = [_blur_in_blocks(*pair) for pair in zip(x, kernels, strict=True)]
         return torch.stack(blurred) if len(blurred) > 1 else blurred[0][None]
     taps = [k.reshape(-1, 1, 1, 1) for k in torch.from_numpy(kernels).to(x).unbind(1)]

@@ -95,6 +95,7 @@ def build_loader(
         rule=data.crop_rule,
         antialias=data.antialias,
         bad_share=data.bad_share,
+        at_least=2 * data.image_size if data.jpeg_scale == "reduced" else None,
         share=Share(processes.rank, processes.world, config.optim.accumulation),
         local_world=processes.local_world,
     )

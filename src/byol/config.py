@@ -33,6 +33,14 @@ class DataConfig:
         "torchvision", "random crops: ten attempts, or one attempt cut to the image (official)"
     )
     antialias: bool = option(True, "antialias when shrinking (the official code does not)")
+    blur_taps: Literal["exact", "3-sigma"] = option(
+        "exact", "all taps of the blur, or for speed those within 3 sigma (half a level off)"
+    )
+    jpeg_scale: Literal["full", "reduced"] = option(
+        "full",
+        "read JPEGs whole, or for speed at the least of 1, 1/2, 1/4 and 1/8 of their size that "
+        "leaves the shorter side twice image_size pixels",
+    )
     channels: int | None = option(None, "channels of an image (measured)")
     value_range: tuple[float, float] | None = option(
         None, "pixel values that become 0 and 1 (0 255 for 8 bits, else measured)"

@@ -4,6 +4,7 @@ values, as a CPU can), in a form without indices or branches, which torch.compil
 passes over the batch.
 """
 
+import math
 from dataclasses import fields
 from functools import cache
 from typing import Any
@@ -66,11 +67,13 @@ def _hue(x: Tensor, delta: Tensor) -> Tensor:
 _COLOUR_OPS = (_brightness, _contrast, _saturation, _hue)
 
 
-def _blur(x: Tensor, sigma: Tensor, taps: int) -> Tensor:
+def _blur(x: Tensor, sigma: Tensor, taps: int, cut: bool) -> Tensor:
     """ops.gaussian_blur, one pass an axis."""
     radius = taps // 2
     offset = torch.arange(-radius, radius + 1, device=x.device)  # (taps,)
     kernel = torch.exp(-offset.square() / (2 * sigma.square()[:, None]))  # (B, taps)
+    if cut:
+        kernel = kernel * (offset.abs() <= torch.ceil(3 * sigma[:, None]))
     kernel = kernel / kernel.sum(1, keepdim=True)
     for axis, border in ((3, (radius, radius)), (2, (0, 0, radius, radius))):
         padded, length = F.pad(x, border), x.shape[axis]
@@ -96,11 +99,11 @@ def _jitter(x: Tensor, params: Tensor, order: Tensor) -> Tensor:
     return x
 
 
-def apply(crops: Tensor, table: Tensor, can_turn: bool, taps: int) -> Tensor:
+def apply(crops: Tensor, table: Tensor, can_turn: bool, taps: int, cut: bool) -> Tensor:
     """Crops (B, C, S, S), uint8 or floats in [0, 1], to views in channels-last order.
 
     table: what `pack` made. can_turn: whether any image may be turned or flipped vertically; taps:
-    of the blur, 1 where there is none.
+    of the blur, 1 where there is none; cut: see ops.gaussian_blur.
     """
     drawn = _unpack(table)
     x = crops.to(torch.float32) / 255 if crops.dtype == torch.uint8 else crops
@@ -112,7 +115,7 @@ def apply(crops: Tensor, table: Tensor, can_turn: bool, taps: int) -> Tensor:
     if x.shape[1] == 3:
         x = _where(drawn["grey"], ops.grayscale(x), x)
     if taps > 1:
-        x = _where(drawn["blur"], _blur(x, drawn["sigma"], taps), x)
+        x = _where(drawn["blur"], _blur(x, drawn["sigma"], taps, cut), x)
     x = _where(drawn["solarize"], _solarize(x, drawn["threshold"]), x)
     return x.clamp(0, 1).contiguous(memory_format=torch.channels_last)
 
@@ -129,6 +132,7 @@ def make_views(
     epoch: np.ndarray,
     index: np.ndarray,
     compiled: bool,
+    cut: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Crops (B, 2, C, S, S) on a device to the two views (B, C, S, S) in [0, 1]; see
     views.make_views. The host hands over one table and does not wait for the device."""
@@ -138,6 +142,9 @@ def make_views(
     can_turn = any(spec.flip_vertical or spec.rotate for spec in specs)
     blurs = any(spec.blur for spec in specs)
     taps = ops.blur_kernel_size(crops.shape[-1]) if blurs else 1
+    if cut:
+        widest = np.float32(max(spec.blur_sigma_max for spec in specs))
+        taps = min(taps, 2 * math.ceil(3 * widest) + 1)
     made = _compiled() if compiled else apply
-    view1, view2 = made(both, table, can_turn, taps).chunk(2)
+    view1, view2 = made(both, table, can_turn, taps, cut).chunk(2)
     return view1, view2

@@ -7,6 +7,7 @@ image index, view).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -96,9 +97,9 @@ def jitter_colours(x: Tensor, params: np.ndarray, order: np.ndarray) -> Tensor:
     return x
 
 
-def apply(crops: Tensor, draws: Draws) -> Tensor:
+def apply(crops: Tensor, draws: Draws, cut: bool = False) -> Tensor:
     """Crops (B, C, S, S), uint8 or floats in [0, 1], to the view (B, C, S, S) in [0, 1], channels
-    last in memory.
+    last in memory. cut: of the blur, see ops.gaussian_blur.
 
     Order: flips and turns, colour jitter, grey, blur, solarize, clip. An operation is computed
     for the images that drew it and for no others, and on a CPU by as many images at a time as its
@@ -117,11 +118,11 @@ def apply(crops: Tensor, draws: Draws) -> Tensor:
         drawn = Draws(**{name: array[part] for name, array in vars(draws).items()})
         x = torch.empty(crops[part].shape, dtype=dtype, device=crops.device)
         x.copy_(crops[part])
-        view[part] = _apply(x if crops.is_floating_point() else x.div_(255), drawn)
+        view[part] = _apply(x if crops.is_floating_point() else x.div_(255), drawn, cut)
     return view
 
 
-def _apply(x: Tensor, draws: Draws) -> Tensor:
+def _apply(x: Tensor, draws: Draws, cut: bool) -> Tensor:
     """apply to (n, C, S, S) in [0, 1], maybe in place; (n, 1, S, S) where all are grey."""
     x = _on(x, draws.flip, lambda x: x.flip(3))
     x = _on(x, draws.flip_vertical, lambda x: x.flip(2))
@@ -131,7 +132,8 @@ def _apply(x: Tensor, draws: Draws) -> Tensor:
         x = _on(x, draws.grey, ops.grayscale)
         x = x[:, :1] if draws.grey.all() else x
     if (taps := ops.blur_kernel_size(x.shape[2])) > 1:
-        x = _on(x, draws.blur, lambda x, sigma: ops.gaussian_blur(x, sigma, taps), draws.sigma)
+        blur = partial(ops.gaussian_blur, kernel_size=taps, cut=cut)
+        x = _on(x, draws.blur, blur, draws.sigma)
     x = _on(x, draws.solarize, ops.solarize, draws.threshold)
     return x.clamp_(0, 1)
 
@@ -142,7 +144,9 @@ def make_views(
     seed: int,
     epoch: np.ndarray,
     index: np.ndarray,
+    cut: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Crops (B, 2, C, S, S) to the two views (B, C, S, S) in [0, 1]."""
-    view1, view2 = (apply(crops[:, v], draw(specs[v], seed, epoch, index, v)) for v in (0, 1))
+    """Crops (B, 2, C, S, S) to the two views (B, C, S, S) in [0, 1]; cut: see ops.gaussian_blur."""
+    drawn = [draw(specs[v], seed, epoch, index, v) for v in (0, 1)]
+    view1, view2 = (apply(crops[:, v], drawn[v], cut) for v in (0, 1))
     return view1, view2

@@ -1,7 +1,7 @@
 """Encoded image files to pixel arrays (H, W, C), upright and with the channels that are asked for.
 
-JPEG goes through torchvision, 16-bit PNG too (Pillow would drop its lower byte), TIFF of unusual
-depth or channel count through tifffile, everything else through Pillow.
+JPEG goes through simplejpeg, 16-bit PNG through torchvision (Pillow would drop the lower byte),
+TIFF of unusual depth or channel count through tifffile, everything else through Pillow.
 """
 
 import io
@@ -32,26 +32,32 @@ class Pixels(NamedTuple):
 
 
 def decode(
-    encoded: bytes | np.ndarray, channels: int | None = None, max_pixels: int = MAX_PIXELS
+    encoded: bytes | np.ndarray, channels: int | None = None, at_least: int | None = None
 ) -> np.ndarray:
     """An encoded file or a pixel array to (H, W, C), uint8, uint16 or float32, C-contiguous.
 
     channels=None keeps what the file has (palette and CMYK become RGB). 1 and 3 are reached by
     conversion: transparency over white, colour to grey by ITU-R 601, grey repeated. Any other
-    count must be the file's own. DecodeError says what is wrong with the image.
+    count must be the file's own. at_least: a JPEG is decoded at the least of 1/8, 1/4, 1/2 and 1 of
+    its size that leaves each side so many pixels. DecodeError says what is wrong with the image.
     """
-    pixels = read_pixels(encoded, max_pixels)
+    pixels = read_pixels(encoded, at_least)
     return np.ascontiguousarray(_convert(pixels, channels))
 
 
-def read_pixels(encoded: bytes | np.ndarray, max_pixels: int = MAX_PIXELS) -> Pixels:
+def read_pixels(encoded: bytes | np.ndarray, at_least: int | None = None) -> Pixels:
     """Pixels upright, in the file's own channels and depth; DecodeError where there are none."""
     if isinstance(encoded, np.ndarray):
         return Pixels(_checked(encoded))
     try:
+        found = _plain_jpeg(encoded)
+        if found and (at_least is None or min(found[:2]) < 2 * at_least):
+            height, width, channels = found
+            _limit(height, width)
+            return Pixels(_jpeg(encoded, channels))
         with warnings.catch_warnings():  # a strange but readable file is no news
             warnings.simplefilter("ignore")
-            pixels = _read_encoded(encoded, max_pixels)
+            pixels = _read_encoded(encoded, at_least)
     except DecodeError:
         raise
     except UnidentifiedImageError as error:
@@ -95,30 +101,32 @@ def to_crop_pixels(array: np.ndarray, value_range: tuple[float, float]) -> np.nd
     return clipped
 
 
-def _read_encoded(encoded: bytes, max_pixels: int) -> Pixels:
+def _read_encoded(encoded: bytes, at_least: int | None) -> Pixels:
     if encoded[:6] == b"\x93NUMPY":
         return Pixels(np.load(io.BytesIO(encoded), allow_pickle=False))
     if encoded[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        tiff = _tiff(encoded, max_pixels)
+        tiff = _tiff(encoded)
         if tiff is not None:
             return tiff
-    if size := _plain_jpeg(encoded):
-        _limit(*size, max_pixels)
-        return Pixels(_torchvision(encoded, deep=False))
     known = [name for magic, name in _MAGIC.items() if encoded.startswith(magic)]
     with Image.open(io.BytesIO(encoded), formats=known or None) as image:
-        _limit(image.height, image.width, max_pixels)
+        _limit(image.height, image.width)
+        whole = image.size
+        if at_least is not None:  # libjpeg computes fewer pixels; other formats stay as they are
+            image.draft(None, (at_least, at_least))
         deep = image.format == "PNG" and encoded[24] == 16  # bits a channel
-        if deep or (image.format == "JPEG" and image.mode in ("L", "RGB")):
-            array = _torchvision(encoded, deep)
-            alpha = deep and array.shape[2] in (2, 4)
-            return Pixels(_upright(array, _orientation(image)), alpha)
+        if deep:
+            array = _deep_png(encoded)
+            return Pixels(_upright(array, _orientation(image)), array.shape[2] in (2, 4))
+        if image.format == "JPEG" and image.mode in ("L", "RGB") and image.size == whole:
+            array = _jpeg(encoded, len(image.getbands()))
+            return Pixels(_upright(array, _orientation(image)))
         return _pil_pixels(image)
 
 
-def _plain_jpeg(encoded: bytes) -> tuple[int, int] | None:
-    """Height and width of a JPEG in grey or three colours that says nothing of an orientation,
-    from its header; None for everything else, which Pillow looks into."""
+def _plain_jpeg(encoded: bytes) -> tuple[int, int, int] | None:
+    """Height, width and channels of a JPEG in grey or three colours that says nothing of an
+    orientation, from its header; None for everything else, which Pillow looks into."""
     place, size = 2, None
     while encoded[:2] == b"\xff\xd8" and place + 9 < len(encoded) and encoded[place] == 0xFF:
         kind = encoded[place + 1]
@@ -129,17 +137,28 @@ def _plain_jpeg(encoded: bytes) -> tuple[int, int] | None:
         if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # a frame
             if encoded[place + 9] not in (1, 3):
                 return None
-            height, width = struct.unpack_from(">HH", encoded, place + 5)
-            size = height, width
+            size = struct.unpack_from(">HHB", encoded, place + 5)
         place += 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
     return None
 
 
-def _torchvision(encoded: bytes, deep: bool) -> np.ndarray:
-    from torchvision.io import decode_jpeg, decode_png
+def _jpeg(encoded: bytes, channels: int) -> np.ndarray:
+    import simplejpeg
 
-    data = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
-    image: torch.Tensor = (decode_png if deep else decode_jpeg)(data)  # (C, H, W)
+    array: np.ndarray = simplejpeg.decode_jpeg(encoded, "GRAY" if channels == 1 else "RGB")
+    return array
+
+
+def _deep_png(encoded: bytes) -> np.ndarray:
+    """A PNG of 16 bits a channel."""
+    try:
+        from torchvision.io import decode_png
+    except ImportError as error:
+        raise DecodeError(
+            "PNG of 16 bits a channel needs torchvision.io.decode_png, which this torchvision "
+            "lacks: store the images as TIFF"
+        ) from error
+    image: torch.Tensor = decode_png(torch.frombuffer(bytearray(encoded), dtype=torch.uint8))
     array: np.ndarray = image.permute(1, 2, 0).numpy()  # (H, W, C)
     return array
 
@@ -161,7 +180,7 @@ def _pil_pixels(image: Image.Image) -> Pixels:
     return Pixels(_upright(array, orientation), mode in ("LA", "RGBA"))
 
 
-def _tiff(encoded: bytes, max_pixels: int) -> Pixels | None:
+def _tiff(encoded: bytes) -> Pixels | None:
     """Measurements from a TIFF: first page, or the stack that tifffile wrote; None: for Pillow."""
     import tifffile
 
@@ -178,7 +197,7 @@ def _tiff(encoded: bytes, max_pixels: int) -> Pixels | None:
         expected = {"RGB": 3, "YCBCR": 3, "SEPARATED": 4}.get(page.photometric.name, 1)
         if picture and page.dtype in (np.uint8, np.bool_, None) and colours == expected:
             return None
-        _limit(page.imagelength, page.imagewidth, max_pixels)
+        _limit(page.imagelength, page.imagewidth)
         chosen = series if stack else page
         array, axes = np.asarray(chosen.asarray()), chosen.axes
         if array.ndim == 3:
@@ -206,9 +225,9 @@ def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return array
 
 
-def _limit(height: int, width: int, max_pixels: int) -> None:
-    if height * width > max_pixels:
-        raise DecodeError(f"{width} x {height} pixels are more than the limit of {max_pixels:,}")
+def _limit(height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise DecodeError(f"{width} x {height} pixels are more than the limit of {MAX_PIXELS:,}")
 
 
 def _checked(array: np.ndarray) -> np.ndarray:

@@ -149,7 +149,7 @@ class FileLoader:
 
     Hands over the same Batch as ResidentLoader, its tensors on `device`. An image that cannot be
     decoded is replaced by another and listed in `bad` ("where: why"); Batch.index keeps the place
-    that was asked for. Images smaller than the crop are enlarged.
+    that was asked for. Images smaller than the crop are enlarged. at_least: see decode.
     """
 
     def __init__(
@@ -168,12 +168,14 @@ class FileLoader:
         antialias: bool = True,
         bad_share: float = 0.1,
         cache_bytes: int = 0,
+        at_least: int | None = None,
         share: Share = WHOLE,
     ) -> None:
         self.share = share
         self.source, self.batch_size, self.seed = source, batch_size, seed
         self.workers, self.device = workers, torch.device(device)
-        decoder = Decoder(source, channels, value_range, seed, cache_bytes // max(1, workers))
+        cached = cache_bytes // max(1, workers)
+        decoder = Decoder(source, channels, value_range, seed, cached, at_least)
         self._crops = _RandomCrops(decoder, size, crops, rule, antialias)
         self._bad_files = BadFiles(source, bad_share)
         self.bad = self._bad_files.bad

@@ -30,13 +30,15 @@ def open_loader(
     rule: str = "torchvision",
     antialias: bool = True,
     bad_share: float = 0.1,
+    at_least: int | None = None,
     share: Share = WHOLE,
     local_world: int = 1,
 ) -> FileLoader | ResidentLoader:
     """Random crops of size x size pixels for each of `views` (one or two).
 
     Resident for same-size sets that fit in memory, workers for everything else. share: the part of
-    each batch that this process reads; local_world: processes that share the machine's memory.
+    each batch that this process reads; at_least: see decode; local_world: processes that share the
+    machine's memory.
     """
     measured = measure(source)
     common: dict[str, Any] = {
@@ -49,7 +51,8 @@ def open_loader(
         "share": share,
     }
     if measured.same_size and measured.bytes_decoded_total_estimate < RESIDENT_BYTES:
-        loaded = load_all(Decoder(source, channels, value_range, seed), bad_share)
+        decoder = Decoder(source, channels, value_range, seed, at_least=at_least)
+        loaded = load_all(decoder, bad_share)
         if loaded is not None:
             images, labels, bad = loaded
             return ResidentLoader(images.to(device), labels.to(device), bad=bad, **common)
@@ -61,6 +64,7 @@ def open_loader(
         device=device,
         bad_share=bad_share,
         cache_bytes=int(RESIDENT_BYTES) // local_world,
+        at_least=at_least,
         **common,
     )
 

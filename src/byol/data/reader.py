@@ -17,7 +17,7 @@ _SEEN_BEFORE_JUDGING = 200  # images, or the whole set where it is smaller
 class Decoder:
     """Images of a source as the loaders want them, (1, C, H, W) uint8 or float32 in [0, 1].
 
-    The first `cache_bytes` of decoded images are kept (in each process).
+    The first `cache_bytes` of decoded images are kept (in each process). at_least: see decode.
     """
 
     def __init__(
@@ -27,8 +27,10 @@ class Decoder:
         value_range: tuple[float, float],
         seed: int = 0,
         cache_bytes: int = 0,
+        at_least: int | None = None,
     ) -> None:
         self.source, self.channels, self.value_range = source, channels, value_range
+        self.at_least = at_least
         self.seed, self._room = seed, cache_bytes
         self._cache: dict[int, tuple[Tensor, int]] = {}
 
@@ -37,7 +39,8 @@ class Decoder:
         if i in self._cache:
             return self._cache[i]
         encoded, label = self.source.read(i)
-        array = to_crop_pixels(decode(encoded, self.channels), self.value_range)  # (H, W, C)
+        decoded = decode(encoded, self.channels, at_least=self.at_least)
+        array = to_crop_pixels(decoded, self.value_range)  # (H, W, C)
         array = array if array.flags.writeable else array.copy()
         entry = (torch.from_numpy(array).permute(2, 0, 1)[None], -1 if label is None else label)
         if array.nbytes <= self._room:

@@ -137,10 +137,11 @@ def make_views(config: Config, batch: Batch, device: torch.device) -> tuple[Tens
     """Crops (B, 2, C, S, S) to the two views (B, C, S, S) in [0, 1], on the device."""
     crops = batch.crops.to(device, non_blocking=True)
     specs, seed = (config.view1, config.view2), config.train.seed
+    cut = config.data.blur_taps == "3-sigma"
     if device.type != "cpu":
         compiled = config.train.compile
-        return gated.make_views(crops, specs, seed, batch.epoch, batch.index, compiled)
-    view1, view2 = views.make_views(crops, specs, seed, batch.epoch, batch.index)
+        return gated.make_views(crops, specs, seed, batch.epoch, batch.index, compiled, cut)
+    view1, view2 = views.make_views(crops, specs, seed, batch.epoch, batch.index, cut)
     return (
         view1.contiguous(memory_format=torch.channels_last),
         view2.contiguous(memory_format=torch.channels_last),
