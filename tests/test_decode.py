@@ -9,6 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import simplejpeg
 import tifffile
 import torch
 from PIL import Image
@@ -165,6 +166,17 @@ def test_bad_files_give_a_reason(data_dir: Path) -> None:
         decode((broken / "truncated.jpg").read_bytes())
     with pytest.raises(DecodeError, match="not an image"):
         decode((broken / "not_an_image.jpg").read_bytes())
+
+
+def test_stray_bytes_cost_no_image() -> None:
+    """Some cameras leave them; the strict decoder refuses them."""
+    drawn = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+    encoded = _encoded(Image.fromarray(drawn), "JPEG")
+    place = encoded.index(b"\xff\xda")
+    stray = encoded[:place] + b"\0" * 9 + encoded[place:]
+    with pytest.raises(ValueError, match="extraneous"):
+        simplejpeg.decode_jpeg(stray)
+    assert np.array_equal(decode(stray), decode(encoded))
 
 
 @pytest.mark.parametrize(

@@ -143,9 +143,15 @@ def _plain_jpeg(encoded: bytes) -> tuple[int, int, int] | None:
 
 
 def _jpeg(encoded: bytes, channels: int) -> np.ndarray:
+    """(H, W, channels), 1 or 3, as it lies in the file."""
     import simplejpeg
 
-    array: np.ndarray = simplejpeg.decode_jpeg(encoded, "GRAY" if channels == 1 else "RGB")
+    array: np.ndarray
+    try:
+        array = simplejpeg.decode_jpeg(encoded, "GRAY" if channels == 1 else "RGB")
+    except ValueError:  # also of stray bytes that cost no pixel, which Pillow forgives
+        with Image.open(io.BytesIO(encoded)) as image:
+            array = np.array(image).reshape(image.height, image.width, -1)
     return array
 
 
