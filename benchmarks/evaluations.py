@@ -91,7 +91,7 @@ PLANS = {
     "detect": Plan(
         "scenes", "detect", "bccd",
         "--min-side 240 --max-side 320 --anchors 16,32,64,128 --proposals 60 --rois 32 "
-        "--roi-size 7 --batch-size 2 --steps 150 --lr 0.01",
+        "--roi-size 7 --batch-size 2 --steps 400 --lr 0.01",
         "--min-side 64 --max-side 80 --rois 4 --roi-size 4 --proposals 8 --batch-size 2 --steps 2",
         {"ap50_voc": 77.5}, "VOC2007, ResNet-50",
     ),
