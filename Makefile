@@ -25,8 +25,9 @@ bench: $(VENV)/ready-dev
 	$(BIN)/python -m benchmarks.views
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.step
-	$(BIN)/python -m benchmarks.against_peers --quick
-	$(BIN)/python -m benchmarks.end_to_end --steps 6 --rounds 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.against_peers --quick --only views
+	$(BIN)/python -m benchmarks.against_peers --quick --only step
+	$(BIN)/python -m benchmarks.end_to_end --quick --rounds 2
 	$(BIN)/python -m benchmarks.tables
 
 kill: $(VENV)/ready-dev

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import ours, pictures
-from benchmarks.against_peers import able, notes_of, precisions
+from benchmarks.against_peers import able, has_bf16, notes_of, precisions
 from benchmarks.bars import picture
 from benchmarks.literal import compare
 from benchmarks.peers import Elsewhere, workers
@@ -24,6 +24,8 @@ from byol.engine.device import cores, pick_device
 from byol.engine.memory import keep_freed
 
 SIZE, NETWORK = 32, "resnet18"
+ASK_FOR_BF16 = ("stable-pretraining",)
+EMULATED = "its scripts ask for bf16, which this processor would emulate"
 
 
 def against_peers(options: argparse.Namespace) -> None:
@@ -39,7 +41,10 @@ def against_peers(options: argparse.Namespace) -> None:
         others: dict[str, Competitor] = {
             name: Elsewhere(worker, "train", folder=str(folder), **asked)
             for name, worker in peers.items()
+            if has_bf16() or name not in ASK_FOR_BF16
         }
+        if not has_bf16():
+            notes += [f"{name} is left out here: {EMULATED}" for name in ASK_FOR_BF16]
         able_ones = able({"byol": own, **others}, notes)
         found = race(able_ones, options.rounds, seconds=0, warm=True)
     rates = {who: 1000 * options.batch / timing.wall[1] for who, timing in found.items()}

@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--stem", default="large")
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--precisions", nargs="+", help="fp32, and bf16 where the device has it")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
@@ -177,12 +177,14 @@ def main() -> None:
     device = pick_device(asked.device)
     if device.type == "cpu":
         keep_freed()
+    has_bf16 = pick_precision(device) == "bf16"
+    precisions = asked.precisions or ["fp32", *["bf16"] * has_bf16]
     one = (asked.model, asked.size, asked.batch, asked.stem)
     timings: dict[str, Timing] = {}
     notes: list[str] = []
     ratios: dict[str, float] = {}
     for case in (one,) if asked.model else CASES:
-        for precision in asked.precisions:
+        for precision in precisions:
             model, size, batch, stem = case
             name = f"{model} {size}px B{batch} {pick_precision(device, precision)}"
             config = configuration(model, size, batch, stem, precision, asked.checkpointing)

@@ -33,7 +33,7 @@ def run(table: dict[str, Any]) -> str:
     ]
     header = ["top-1 in %", "BYOL", "untrained", "raw pixels"]
     if "supervised" in table:
-        header.append("supervised, same time")
+        header.append(f"supervised, {table['supervised']['seconds'] / 60:.0f} minutes")
         rows[0].append(table["supervised"]["knn"])
         rows[1].append(table["supervised"]["top1"])
     time = f"{result['cpu_seconds'] / 60:.0f} minutes of processor time in all"
