@@ -54,4 +54,4 @@ def test_the_rows_that_have_ended_make_a_table_in_the_plans_order(tmp_path: Path
 
 def test_the_time_limit_ends_the_rows_and_counts_them(tmp_path: Path) -> None:
     options = argparse.Namespace(name="vit", data="x", out=tmp_path, jobs=2, minutes=0.0)
-    assert sweeps.run(options, tmp_path) == 4
+    assert sweeps.run(options, tmp_path) == len(sweeps.PLANS["vit"]()) > 0
