@@ -28,7 +28,7 @@ Views = Iterable[tuple[Tensor, Tensor, Tensor]]  # view 1, view 2, labels of eac
 
 
 class ViewByView(nn.Module):
-    """`learner.of_view` as the call of a module, which is what processes can share."""
+    """`learner.of_view` as the call of a module, which is what DistributedDataParallel wraps."""
 
     def __init__(self, learner: Byol) -> None:
         super().__init__()
