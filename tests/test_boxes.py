@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from byol.data.boxes import BoxSplits, open_boxes
-from byol.data.decode import DecodeError
+from byol.data.pixels import DecodeError
 from byol.errors import UserError
 from tests.shapes import xml
 

@@ -14,9 +14,11 @@ import tifffile
 import torch
 from PIL import Image
 
-from byol.data import decode as decode_module
-from byol.data.decode import DecodeError, decode, drop_alpha, read_pixels, to_crop_pixels
+from byol.data import pixels as pixels_module
+from byol.data.decode import decode, read_pixels
 from byol.data.files import cut
+from byol.data.jpeg import plain_size
+from byol.data.pixels import DecodeError, drop_alpha, to_crop_pixels
 
 
 def _encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -199,7 +201,7 @@ def test_unusable_images(encoded: bytes | np.ndarray, channels: int | None, reas
 
 
 def test_pixel_limit_holds_for_every_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode_module, "MAX_PIXELS", 80)
+    monkeypatch.setattr(pixels_module, "MAX_PIXELS", 80)
     image = Image.new("L", (9, 9))
     for encoded in (_encoded(image), _encoded(image, "JPEG"), _tiff(np.zeros((9, 9), np.uint16))):
         with pytest.raises(DecodeError, match="9 x 9 pixels"):
@@ -224,16 +226,16 @@ def test_a_plain_jpeg_is_told_by_its_header(data_dir: Path) -> None:
     for mode in ("RGB", "L"):
         for progressive in (False, True):
             encoded = _encoded(pixels.convert(mode), "JPEG", progressive=progressive)
-            assert decode_module._plain_jpeg(encoded) == (*size, 3 if mode == "RGB" else 1)
+            assert plain_size(encoded) == (*size, 3 if mode == "RGB" else 1)
             with Image.open(io.BytesIO(encoded)) as image:
                 expected = np.asarray(image).reshape(*size, -1).astype(int)
             assert np.abs(decode(encoded).astype(int) - expected).max() <= 1
-    assert decode_module._plain_jpeg(_variant(data_dir, "orient_6.jpg")) is None
-    assert decode_module._plain_jpeg(_variant(data_dir, "cmyk.jpg")) is None
-    assert decode_module._plain_jpeg(_variant(data_dir, "tiny.png")) is None
+    assert plain_size(_variant(data_dir, "orient_6.jpg")) is None
+    assert plain_size(_variant(data_dir, "cmyk.jpg")) is None
+    assert plain_size(_variant(data_dir, "tiny.png")) is None
     header = encoded[: encoded.index(b"\xff\xda")]
     for length in range(0, len(header), 7):
-        assert decode_module._plain_jpeg(header[:length]) is None
+        assert plain_size(header[:length]) is None
 
 
 @pytest.mark.parametrize(

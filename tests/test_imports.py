@@ -20,7 +20,8 @@ LEVELS: dict[str, float] = {
     "networks.standardised": 0, "networks.spanning": 0, "networks.unseen": 0,
     "networks.recompute": 0,
     "networks.heads": 0.1, "networks.norm": 0.1,
-    "data.embedded": 0, "data.rawboxes": 0, "data.decode": 0, "data.labels": 0, "data.__init__": 0,
+    "data.embedded": 0, "data.rawboxes": 0, "data.labels": 0, "data.__init__": 0,
+    "data.pixels": 0, "data.jpeg": 0, "data.tiff": 0.1, "data.decode": 0.2,
     "data.remote": 0.5, "data.listing": 0.6,
     "engine.__init__": 0, "networks.__init__": 0, "tasks.__init__": 0,
     # 1: views, networks, sources of images

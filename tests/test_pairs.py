@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from byol.data.decode import DecodeError, decode
+from byol.data.decode import decode
 from byol.data.pairs import Pairs, choose, hold_out, open_pairs
+from byol.data.pixels import DecodeError
 from byol.errors import UserError
 from tests.scenes import depth_scene, mask_scene, save_mask, write_depth, write_voc
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from byol.data.coco import coco_files, read_coco
-from byol.data.decode import DecodeError
+from byol.data.pixels import DecodeError
 from byol.data.rawboxes import Annotated, ReadSplit
 from byol.data.voc import read_voc, voc_splits
 from byol.errors import UserError

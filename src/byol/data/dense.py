@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from byol import rng
-from byol.data.decode import DecodeError, decode, to_crop_pixels
+from byol.data.decode import decode
 from byol.data.files import in_workers
 from byol.data.loader import positions
 from byol.data.pairs import Pairs
+from byol.data.pixels import DecodeError, to_crop_pixels
 from byol.errors import UserError
 
 CUT_STREAM = 20  # of random numbers, for scale, place and flip

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from byol import ops
-from byol.data.decode import DecodeError
 from byol.data.loader import WHOLE, Batch, CropSpec, Share, crop_boxes, positions
+from byol.data.pixels import DecodeError
 from byol.data.reader import BadFiles, Decoder
 from byol.data.source import Source
 from byol.errors import UserError

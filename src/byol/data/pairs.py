@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from byol.data.decode import DecodeError, read_pixels
+from byol.data.decode import read_pixels
 from byol.data.labels import SPLITS
 from byol.data.nyu import Frames, nyu_splits
+from byol.data.pixels import DecodeError
 from byol.data.shards import IMAGE_SUFFIXES
 from byol.errors import UserError
 

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from byol import rng
-from byol.data.decode import DecodeError, decode, to_crop_pixels
+from byol.data.decode import decode
+from byol.data.pixels import DecodeError, to_crop_pixels
 from byol.data.source import Source
 from byol.errors import UserError
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from byol import rng
-from byol.data.decode import DecodeError, drop_alpha, read_pixels
+from byol.data.decode import read_pixels
+from byol.data.pixels import DecodeError, drop_alpha
 from byol.data.source import Source
 from byol.errors import UserError
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from byol import metrics, ops, rng
-from byol.data.decode import DecodeError
 from byol.data.dense import Cut, DenseBatch
+from byol.data.pixels import DecodeError
 from byol.errors import UserError
 from byol.networks.dense import DenseNetwork, depth_head
 from byol.protocols import Depth

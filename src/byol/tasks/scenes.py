@@ -16,9 +16,9 @@ from torch.utils.data import Dataset
 
 from byol import rng
 from byol.data.boxes import BoxSource
-from byol.data.decode import DecodeError
 from byol.data.files import in_workers
 from byol.data.loader import positions
+from byol.data.pixels import DecodeError
 from byol.data.reader import BadFiles, Decoder
 from byol.errors import UserError
 from byol.tasks.precision import Boxes

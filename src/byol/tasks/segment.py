@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from byol import metrics
-from byol.data.decode import DecodeError
 from byol.data.dense import Cut, DenseBatch, PairReader
 from byol.data.pairs import IGNORED, hold_out
+from byol.data.pixels import DecodeError
 from byol.errors import UserError
 from byol.networks.dense import DenseNetwork, fcn_head
 from byol.protocols import Segment
