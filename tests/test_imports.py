@@ -18,7 +18,7 @@ LEVELS: dict[str, float] = {
     "blurring": 0, "resampling": 0,
     "optim": 0, "metrics": 0, "pinned": 0,
     "networks.standardised": 0, "networks.spanning": 0, "networks.unseen": 0,
-    "networks.recompute": 0,
+    "networks.recompute": 0, "networks.smallmaps": 0,
     "networks.heads": 0.1, "networks.norm": 0.1,
     "data.embedded": 0, "data.rawboxes": 0, "data.labels": 0, "data.__init__": 0,
     "data.pixels": 0, "data.jpeg": 0, "data.tiff": 0.1, "data.decode": 0.2,

@@ -53,24 +53,23 @@ class LARS(torch.optim.Optimizer):
                 if "momentum_buffer" not in self.state[w]:
                     self.state[w]["momentum_buffer"] = torch.zeros_like(w)
             buffers = [self.state[w]["momentum_buffer"] for w in weights]
-            updates = [w.grad for w in weights]
-            if group["weight_decay"]:
-                updates = list(torch._foreach_add(updates, weights, alpha=group["weight_decay"]))
+            gradients = [w.grad for w in weights]
+            updates = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
             if group["adapt"]:
-                updates = _scaled(weights, updates, group["trust_coefficient"])
+                _scale_(updates, weights, group["trust_coefficient"])
             torch._foreach_mul_(buffers, group["momentum"])
             torch._foreach_add_(buffers, updates)
             torch._foreach_add_(weights, buffers, alpha=-group["lr"])
         return loss
 
 
-def _scaled(weights: list[Tensor], updates: list[Tensor], trust: float) -> list[Tensor]:
+def _scale_(updates: list[Tensor], weights: list[Tensor], trust: float) -> None:
     """Each update times trust * |weight| / |update|, times 1 where either norm is 0."""
     weight_norm = torch.stack(torch._foreach_norm(weights))  # (tensors,)
     update_norm = torch.stack(torch._foreach_norm(updates))  # (tensors,)
     usable = (weight_norm > 0) & (update_norm > 0)
     ratio = torch.where(usable, trust * weight_norm / update_norm, 1.0)  # (tensors,)
-    return list(torch._foreach_mul(updates, list(ratio.unbind())))
+    torch._foreach_mul_(updates, list(ratio.unbind()))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, peak: float) -> None:

@@ -23,8 +23,8 @@ _COLOUR_OPS = (  # the last two stay within [0, 1] by themselves
     lambda x, factor: ops.adjust_saturation(x, factor, out=x),
     lambda x, delta: ops.adjust_hue(x, delta, out=x),
 )
-_PIXELS = 2**18  # of the images that are worked on together on a CPU
-_ALONE = 16  # so few images are not worth the copies that grouping them takes
+_PIXELS = 2**19  # of the images that are worked on together on a CPU
+_ALONE = 32  # so few images are not worth the copies that grouping them takes
 
 
 @dataclass(frozen=True)
@@ -116,17 +116,24 @@ def apply(crops: Tensor, draws: Draws, cut: bool = False) -> Tensor:
     for start in range(0, len(crops), few):
         part = slice(start, start + few)
         drawn = Draws(**{name: array[part] for name, array in vars(draws).items()})
-        x = torch.empty(crops[part].shape, dtype=dtype, device=crops.device)
-        x.copy_(crops[part])
-        view[part] = _apply(x if crops.is_floating_point() else x.div_(255), drawn, cut)
+        turned = _turn(crops[part], drawn)
+        x = turned.to(dtype, copy=True).contiguous()
+        view[part] = _colour(x if crops.is_floating_point() else x.div_(255), drawn, cut)
     return view
 
 
-def _apply(x: Tensor, draws: Draws, cut: bool) -> Tensor:
-    """apply to (n, C, S, S) in [0, 1], maybe in place; (n, 1, S, S) where all are grey."""
-    x = _on(x, draws.flip, lambda x: x.flip(3))
-    x = _on(x, draws.flip_vertical, lambda x: x.flip(2))
-    x = _on(x, draws.turns > 0, ops.quarter_turns, draws.turns)
+def _turn(crops: Tensor, draws: Draws) -> Tensor:
+    """Flips and turns (n, C, S, S), of bytes still where they are bytes; crops stay."""
+    turned = draws.turns > 0
+    moved = draws.flip | draws.flip_vertical | turned
+    crops = crops.clone() if moved.any() and len(crops) > 1 else crops  # else _on writes into them
+    crops = _on(crops, draws.flip, lambda x: x.flip(3))
+    crops = _on(crops, draws.flip_vertical, lambda x: x.flip(2))
+    return _on(crops, turned, ops.quarter_turns, draws.turns)
+
+
+def _colour(x: Tensor, draws: Draws, cut: bool) -> Tensor:
+    """The rest, on (n, C, S, S) in [0, 1], maybe in place; (n, 1, S, S) where all are grey."""
     x = jitter_colours(x, draws.jitter_params, np.where(draws.jitter[:, None], draws.order, -1))
     if x.shape[1] == 3:
         x = _on(x, draws.grey, ops.grayscale)
@@ -147,6 +154,7 @@ def make_views(
     cut: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Crops (B, 2, C, S, S) to the two views (B, C, S, S) in [0, 1]; cut: see ops.gaussian_blur."""
-    drawn = [draw(specs[v], seed, epoch, index, v) for v in (0, 1)]
-    view1, view2 = (apply(crops[:, v], drawn[v], cut) for v in (0, 1))
+    drawn = [vars(draw(specs[v], seed, epoch, index, v)) for v in (0, 1)]
+    both = Draws(**{name: np.concatenate([d[name] for d in drawn]) for name in drawn[0]})
+    view1, view2 = apply(crops.transpose(0, 1).flatten(0, 1), both, cut).chunk(2)
     return view1, view2

@@ -79,9 +79,9 @@ class _RandomCrops(Dataset[Any]):
         try:
             for number, (_, index) in enumerate(wanted, 1):
                 image, label, failed = self._decoder.read_or_replace(index)
-                if number == 1:  # (B, V, S, S, C): channels last, as the decoder gives them
-                    shape = (len(wanted), len(self._crops), self._size, self._size, image.shape[1])
-                    crops = torch.empty(shape, dtype=image.dtype)
+                if number == 1:  # (V, B, S, S, C): channels last, as the decoder gives them
+                    shape = (len(self._crops), len(wanted), self._size, self._size, image.shape[1])
+                    crops = torch.empty(shape, dtype=image.dtype).transpose(0, 1)
                 images.append(image)
                 labels.append(label)
                 bad |= failed

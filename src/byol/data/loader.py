@@ -185,7 +185,6 @@ class ResidentLoader:
             crop_boxes(height, width, self.seed, epoch, index, view, spec, self.rule)
             for view, spec in enumerate(self.crops)
         ]
-        box = to_device(np.stack(boxes, 1), at.device).flatten(0, 1)  # (B V, 4)
-        images = self.images.index_select(0, at.repeat_interleave(len(boxes)))  # (B V, C, H, W)
-        crops = ops.crop_resize(images, box, self.size, self.antialias)
-        return crops.unflatten(0, (-1, len(boxes)))
+        box = to_device(np.stack(boxes, 1), at.device)  # (B, V, 4)
+        images = self.images.index_select(0, at)  # (B, C, H, W)
+        return ops.crop_resize(images, box, self.size, self.antialias)

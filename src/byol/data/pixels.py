@@ -22,7 +22,7 @@ class Pixels(NamedTuple):
 
 
 def upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """(H, W, C): undo one of the eight EXIF orientations; unknown values leave the array as it is."""
+    """(H, W, C) without one of the eight EXIF orientations; unknown values change nothing."""
     if orientation in (5, 6, 7, 8):
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

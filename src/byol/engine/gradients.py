@@ -22,6 +22,7 @@ from byol.engine.processes import Processes
 from byol.learner import Byol, Details, OneView
 from byol.networks.norm import span_
 from byol.networks.recompute import recompute_
+from byol.networks.smallmaps import as_products_
 from byol.objective import Pair
 
 Views = Iterable[tuple[Tensor, Tensor, Tensor]]  # view 1, view 2, labels of each piece of a batch
@@ -47,6 +48,8 @@ def over_processes(
     network: nn.Module = ViewByView(learner) if learner.objective.is_separable else learner
     if config.train.compile:
         learner.compile_encoders()
+    else:
+        as_products_(learner)
     if config.train.checkpointing:
         recompute_(learner.encoder)
     if processes.world > 1:
