@@ -1,5 +1,4 @@
-"""Convolutions over the last maps of small images: torch's, and with the weight's gradient as one
-product (byol/networks/smallmaps.py).
+"""Convolutions over the last maps of small images: torch's and ours (byol/networks/smallmaps.py).
 
     python -m benchmarks.smallmaps [--rounds 5]
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks.timing import Timing, here, publish, race
 from byol.engine.device import autocast, pick_device, pick_precision
 from byol.engine.memory import keep_freed
-from byol.networks.smallmaps import as_products_
+from byol.networks.smallmaps import speed_small_maps_
 
 BATCH = 256
 LAYERS = (  # channels in and out, taps, stride, pixels of a side
@@ -52,10 +51,10 @@ def main() -> None:
             kind = f"{taps}x{taps}{'/2' if stride == 2 else ''}, {c_in} to {c_out} channels"
             name = f"{kind}, {side} x {side} pixels, {precision}"
             plain = nn.Conv2d(c_in, c_out, taps, stride, taps // 2, bias=False)
-            product = copy.deepcopy(plain)
-            as_products_(product)
+            ours = copy.deepcopy(plain)
+            speed_small_maps_(ours)
             x = torch.randn(BATCH, c_in, side, side, requires_grad=True)
-            ways = {f"{name}: torch": plain, f"{name}: product": product}
+            ways = {f"{name}: torch": plain, f"{name}: ours": ours}
             last = torch.channels_last
             found = race(
                 {
@@ -65,8 +64,8 @@ def main() -> None:
                 rounds,
             )
             timings |= found
-            torchs, ours = (timing.cpu[1] for timing in found.values())
-            ratios[name] = ours / torchs
+            before, now = (timing.cpu[1] for timing in found.values())
+            ratios[name] = now / before
     publish(
         "smallmaps",
         f"Forward and backward of a convolution at batch {BATCH}",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from byol.networks.recompute import recompute_
 from byol.networks.resnet import SameConv2d
-from byol.networks.smallmaps import as_products_
+from byol.networks.smallmaps import speed_small_maps_
 from byol.networks.standardised import StandardisedConv2d
 
 
@@ -42,6 +42,11 @@ def _is_product(out: Tensor) -> bool:
         ((7, 5), nn.Conv2d(5, 7, (3, 1), (3, 2), (0, 2)), True),
         ((5, 5), SameConv2d(5, 7, 3, 3, bias=False), True),
         ((2, 2), StandardisedConv2d(5, 7, 3, 1, 1), True),
+        ((1, 2), nn.Conv2d(5, 7, 3, 2, 1), True),  # from here on some taps meet padding alone
+        ((2, 1), nn.Conv2d(5, 7, 5, 1, 2), True),
+        ((2, 2), nn.Conv2d(5, 7, 7, 2, 3), True),
+        ((1, 3), nn.Conv2d(5, 7, 2, 1, 1), True),
+        ((1, 1), nn.Conv2d(5, 7, 3, stride=9, padding=5), True),  # all of them
         ((3, 3), nn.Conv2d(5, 7, 3, padding=1), False),
         ((2, 2), nn.Conv2d(6, 6, 3, padding=1, groups=2), False),
         ((3, 3), nn.Conv2d(5, 7, 2, dilation=2), False),
@@ -56,7 +61,7 @@ def test_gradients_are_those_of_the_convolution(
     x = torch.randn(4, conv.in_channels, *side, dtype=torch.float64).to(memory_format=last)
     expected, gradients = _gradients(conv, x)
     names = list(conv.state_dict())
-    as_products_(conv)
+    speed_small_maps_(conv)
     out, found = _gradients(copy.deepcopy(conv), x)
     assert _is_product(out) == small and not _is_product(expected)
     assert list(conv.state_dict()) == names
@@ -71,7 +76,7 @@ def test_in_bf16_no_less_exact_than_torch() -> None:
     _, exact = _gradients(copy.deepcopy(conv).double(), x.double())
     _, theirs = _gradients(conv, x, bf16=True)
     theirs = [g.clone() for g in theirs]
-    as_products_(conv)
+    speed_small_maps_(conv)
     out, ours = _gradients(conv, x, bf16=True)
     assert out.dtype == torch.bfloat16 and _is_product(out)
     for a, b, truth in zip(ours, theirs, exact, strict=True):
@@ -84,7 +89,7 @@ def test_without_gradients_and_recomputed() -> None:
     x = torch.randn(2, 3, 4, 4)
     expected, gradients = _gradients(network, x)
     gradients = [g.clone() for g in gradients]
-    as_products_(network)
+    speed_small_maps_(network)
     with torch.no_grad():
         torch.testing.assert_close(network(x), expected)
     recompute_(nn.Sequential(network))

@@ -65,10 +65,11 @@ def crop_resize(images: Tensor, boxes: Tensor, size: int, antialias: bool = True
     n, c, *sides = images.shape
     several = boxes.reshape(n, -1, 4)  # (N, V, 4)
     few = n if images.device.type != "cpu" else max(1, _CACHED // (c * math.prod(sides)))
-    out = torch.empty(*several.shape[:2], c, size, size, dtype=images.dtype, device=images.device)
+    shape = several.shape[1], n, c, size, size  # a view's crops lie together
+    out = torch.empty(shape, dtype=images.dtype, device=images.device).transpose(0, 1)
     for part in (slice(start, start + few) for start in range(0, n, few)):
         out[part] = _crop_resize(images[part], several[part], size, antialias)
-    return out.view(*boxes.shape[:-1], c, size, size)
+    return out if boxes.ndim == 3 else out[:, 0]
 
 
 def _crop_resize(images: Tensor, boxes: Tensor, size: int, antialias: bool) -> Tensor:

@@ -22,7 +22,7 @@ from byol.engine.processes import Processes
 from byol.learner import Byol, Details, OneView
 from byol.networks.norm import span_
 from byol.networks.recompute import recompute_
-from byol.networks.smallmaps import as_products_
+from byol.networks.smallmaps import speed_small_maps_
 from byol.objective import Pair
 
 Views = Iterable[tuple[Tensor, Tensor, Tensor]]  # view 1, view 2, labels of each piece of a batch
@@ -49,7 +49,7 @@ def over_processes(
     if config.train.compile:
         learner.compile_encoders()
     else:
-        as_products_(learner)
+        speed_small_maps_(learner)
     if config.train.checkpointing:
         recompute_(learner.encoder)
     if processes.world > 1:

@@ -16,7 +16,7 @@ from byol.engine import checkpoint
 from byol.engine.files import atomic_write
 from byol.engine.progress import Mode, Progress
 from byol.errors import UserError
-from byol.networks.smallmaps import as_products_
+from byol.networks.smallmaps import speed_small_maps_
 
 T = TypeVar("T")
 SAVE_SECONDS = 120
@@ -45,7 +45,7 @@ def train(
     (`initial_lr`, taken from the optimizer as it is given). With `folder`, the state is saved there
     every two minutes and at the end, and found again. Raises Diverged when the loss is not finite.
     """
-    as_products_(network)
+    speed_small_maps_(network)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     if folder:
