@@ -1,6 +1,6 @@
 """Training from image files on, as shipped, beside other packages; and whether speed cost anything.
 
-    python -m benchmarks.end_to_end [--steps 8] [--workers 1] [--quick]
+    python -m benchmarks.end_to_end [--steps 24] [--workers 1] [--quick]
     python -m benchmarks.end_to_end --literal 4 [--images 4000] [--model convnet] [--seeds 2]
 
 Everybody reads the same folder of PNG files (CIFAR-10, 10,000 images) with the same workers and
@@ -73,16 +73,16 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=8, help="steps of a turn")
+    parser.add_argument("--steps", type=int, default=24, help="steps of a turn")
     parser.add_argument("--workers", type=int, default=cores() - 1)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="4 steps a turn, 2,000 images")
+    parser.add_argument("--quick", action="store_true", help="8 steps a turn, 2,000 images")
     parser.add_argument("--literal", type=float, metavar="EPOCHS", help="compare with a slow loop")
     parser.add_argument("--model", default="convnet", help="of --literal")
     parser.add_argument("--seeds", type=int, default=2, help="of --literal")
     options = parser.parse_args()
     if options.quick:
-        options.steps, options.images = 4, min(options.images, 2000)
+        options.steps, options.images = 8, min(options.images, 2000)
     if options.literal:
         compare(options.literal, options.images, options.model, options.seeds, options.batch)
     else:
