@@ -93,6 +93,11 @@ class Byol(nn.Module):
         features: Tensor = self._compiled.get(name, getattr(self, name))(view)
         return features
 
+    def _project(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, D) and projections (B, P) of the online network."""
+        feature = self._encode("encoder", view)
+        return feature, self.projector(feature)
+
     def _online_parameters(self) -> list[Tensor]:
         return [*self.encoder.parameters(), *self.projector.parameters()]
 
@@ -114,10 +119,8 @@ class Byol(nn.Module):
 
         With `details`, (loss, Details).
         """
-        feature1 = self._encode("encoder", view1)  # (B, D)
-        projection1 = self.projector(feature1)  # (B, P)
-        feature2 = self._encode("encoder", view2)
-        projection2 = self.projector(feature2)
+        feature1, projection1 = self._project(view1)  # (B, D), (B, P)
+        feature2, projection2 = self._project(view2)
         target1, target2 = self._targets((view1, view2), (projection1, projection2))  # (B, P)
         faced1, faced2 = self.objective.faced((target1, target2))  # 2, 1: the other view's
         prediction1 = self._predict(projection1, faced1)  # (B, P)
@@ -142,8 +145,7 @@ class Byol(nn.Module):
         The sum of both directions is the loss of `forward`. Going backward from the first before
         the second is begun, one view's activations are held at a time instead of both.
         """
-        feature = self._encode("encoder", view)  # (B, D)
-        projection = self.projector(feature)  # (B, P)
+        feature, projection = self._project(view)  # (B, D), (B, P)
         prediction = self._predict(projection, facing)  # (B, P)
         seen = feature.detach(), projection.detach(), prediction.detach()
         if self.spans and self.objective.compares_images:
